@@ -1,0 +1,44 @@
+"""N checkpoints -> one: merge methods, and the machinery that applies them to checkpoint directories by byte range.
+
+    sources = [Source(name, read_checkpoint(resolve_checkpoint(text))) for name, text in ...]
+    plan = plan_merge(WiseFT(alpha=0.5), sources, output)      # every check; reads headers and configs only
+    result = execute(plan, InProcess(threads=4))               # the same bytes with any executor
+
+Importing this package loads no torch; the math does when it runs.
+"""
+
+from mergers.checkpoint import Checkpoint, read_checkpoint
+from mergers.execute import Executor, InProcess, MergeResult, execute
+from mergers.layout import WorkItem
+from mergers.linear import WeightedAverage, WiseFT
+from mergers.merger import Granularity, Inputs, Merger
+from mergers.plan import Plan, plan_merge
+from mergers.resolve import resolve_checkpoint
+from mergers.shard import ItemOutcome, merge_shard
+from mergers.table import MERGERS, merger_class, method_name
+from mergers.view import Source, View
+
+__all__ = [
+    "MERGERS",
+    "Checkpoint",
+    "Executor",
+    "Granularity",
+    "InProcess",
+    "Inputs",
+    "ItemOutcome",
+    "MergeResult",
+    "Merger",
+    "Plan",
+    "Source",
+    "View",
+    "WeightedAverage",
+    "WiseFT",
+    "WorkItem",
+    "execute",
+    "merge_shard",
+    "merger_class",
+    "method_name",
+    "plan_merge",
+    "read_checkpoint",
+    "resolve_checkpoint",
+]

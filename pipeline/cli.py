@@ -1,0 +1,170 @@
+"""The command line: `python -m pipeline` (installed as `mergeline`).
+
+Exit codes: 0 done, 1 a bug, 2 configuration, 3 input, 4 resources, 5 interrupted and resumable. Commands import what they need when they
+run, so that `--help` and `validate` answer at once.
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from foundation.errors import ConfigError, MergelineError
+
+app = typer.Typer(
+    help="Fine-tune, merge, evaluate, next stage: one resumable graph on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+File = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs laid over the file, e.g. alpha=0.3.", show_default=False)]
+
+
+@app.command()
+def run(
+    file: File,
+    overrides: Overrides = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; else RAY_ADDRESS, else Ray starts here.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="Processors of the Ray that starts here (default: all).", min=1)] = None,
+) -> None:
+    """Run an experiment from wherever it stands; run it again to go on."""
+    from pipeline.experiment import build
+    from pipeline.runner import run as run_experiment
+    from pipeline.summary import print_finished
+
+    built = build(file, overrides or [])
+    check_workspace(built.config.workspace)
+    console = Console()
+    finished = run_experiment(built, console, address, cpus)
+    print_finished(built, finished, console, [str(file), *(overrides or [])])
+
+
+@app.command()
+def plan(file: File, overrides: Overrides = None) -> None:
+    """Show each step: stored or to run, and why. Runs nothing."""
+    from pipeline.experiment import build
+    from pipeline.plan import plan_steps, print_plan
+    from pipeline.store import Store
+
+    built, console = build(file, overrides or []), Console()
+    print_plan(plan_steps(built, Store(built.workspace / "store")), console)
+    console.print(f"next: python -m pipeline run {' '.join([str(file), *(overrides or [])])}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def validate(file: File, overrides: Overrides = None) -> None:
+    """Check an experiment file without starting anything."""
+    from pipeline.experiment import validate as validate_experiment
+
+    summary = validate_experiment(file, overrides or [])
+    typer.echo(f"{file}: {summary}\nnext: python -m pipeline plan {' '.join([str(file), *(overrides or [])])}")
+
+
+@app.command()
+def merge(
+    checkpoints: Annotated[list[str], typer.Option(help="Two or more checkpoints: directories or hub ids.")],
+    output: Annotated[Path, typer.Option(help="The directory to write; must not hold anything yet.")],
+    alphas: Annotated[list[float] | None, typer.Option(help="One weight per checkpoint, summing to 1 (default: equal).")] = None,
+    actors: Annotated[int, typer.Option(help="Ray actors to spread the merge over; 0 = in this process.", min=0)] = 0,
+    partial: Annotated[bool, typer.Option("--partial", help="Average each tensor over the checkpoints that hold it.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a checkpoint that is at the output already.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say what is merged, copied, read and written.")] = False,
+) -> None:
+    """Average checkpoints into one."""
+    from pipeline.merge_command import merge_checkpoints
+
+    merge_checkpoints(checkpoints, output, alphas, actors, partial, replace, verbose, Console())
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint directory or hub id.", show_default=False)],
+    tasks: Annotated[list[str] | None, typer.Option(help="Tasks to ask (default: all the digits tasks).")] = None,
+    samples: Annotated[int, typer.Option(help="Samples of each task.", min=1)] = 300,
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    output: Annotated[Path | None, typer.Option(help="Keep every answer here (samples.parquet, scores.json).")] = None,
+) -> None:
+    """Ask one model, alone."""
+    from pipeline.evaluate_command import evaluate_checkpoint
+
+    evaluate_checkpoint(checkpoint, tasks, samples, split, output, Console())
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Runs, by name or directory.", show_default=False)],
+    workspace: Annotated[Path, typer.Option(help="Where store and runs lie.")] = Path(),
+    output: Annotated[Path | None, typer.Option(help="Where to write (default: the run's own report/).")] = None,
+) -> None:
+    """Write the tables and plots of finished runs again, one run or several side by side."""
+    from pipeline.summary import report_runs
+
+    report_runs(runs, workspace, output, Console())
+
+
+@app.command()
+def ui(
+    workspace: Annotated[Path, typer.Option(help="Where mlflow.db lies.")] = Path(),
+    port: Annotated[int, typer.Option(help="Port on this machine's loopback address.", min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow's pages on this machine (loopback only)."""
+    from pipeline.ui import serve
+
+    raise typer.Exit(serve(workspace.absolute(), port))
+
+
+def check_workspace(workspace: Path) -> None:
+    """Inside a Ray job the working directory is a copy that goes away: a relative workspace there would lose everything."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not workspace.is_absolute():
+        raise ConfigError(
+            f"this runs as a Ray job, whose working directory is removed afterwards, but workspace is {str(workspace)!r}; "
+            "add workspace=/path/that/all/nodes/share"
+        )
+
+
+def spread(arguments: list[str], options: tuple[str, ...] = ("--checkpoints", "--alphas", "--tasks")) -> list[str]:
+    """Let options take several values after one flag: `--checkpoints A B` becomes `--checkpoints A --checkpoints B`."""
+    result: list[str] = []
+    option = ""
+    for argument in arguments:
+        if argument.startswith("--") or (argument.startswith("-") and not _is_number(argument)):
+            option, repeated = (argument, False) if argument in options else ("", False)
+            result.append(argument)
+        elif option:
+            result += [option, argument] if repeated else [argument]
+            repeated = True
+        else:
+            result.append(argument)
+    return result
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def main() -> None:
+    """Run a command; end with its exit code and, for what the user can mend, a message instead of a traceback."""
+    try:
+        app(spread(sys.argv[1:]))
+    except MergelineError as error:
+        notes = "".join(f"\nnote: {note}" for note in getattr(error, "__notes__", []))
+        print(f"error: {error}{notes}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; all finished steps are stored, run the same command again to go on", file=sys.stderr)
+        sys.exit(5)
+    except Exception:
+        traceback.print_exc()
+        print("this is a bug in mergeline, not in what you gave it", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,37 @@
+"""Connect to Ray: the cluster at an address, or one that lives inside this command.
+
+A local Ray listens on loopback, starts no dashboard, and ends with the command. Workers run at normal priority and keep quiet.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from foundation.errors import ResourceError
+
+WORKER_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # each reported checkpoint waits for one
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONHASHSEED": "0",
+}
+
+
+@contextmanager
+def connected(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
+    """Ray, from `address`, else `RAY_ADDRESS`, else started here with `cpus` (all of the machine's if None)."""
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    import ray
+
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    local = {"include_dashboard": False, "num_cpus": cpus} if where == "local" else {}
+    runtime_env = {"env_vars": WORKER_ENVIRONMENT}
+    try:
+        ray.init(address=where, runtime_env=runtime_env, log_to_driver=False, logging_level="error", configure_logging=True, **local)
+    except ConnectionError as error:
+        raise ResourceError(f"no Ray cluster answers at {where!r} ({error}); check --address, or leave it out to run on this machine") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,90 @@
+"""Perform one step: wait for its lock, run it unless it is stored by now, write its record. Runs on any worker, with or without Ray."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from foundation.errors import InputError
+from pipeline.history import HistoryLog
+from pipeline.step import Step
+from pipeline.store import Record, Store
+
+LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "ray", "numpy", "mergeline")
+
+
+@dataclass(frozen=True)
+class Performed:
+    """How a step ended: its key, and whether this call did the work or found it done."""
+
+    key: str
+    ran: bool
+
+
+@dataclass
+class StepWork:
+    """The `Work` a step is given (see `step.py`). `listener` is a picklable sink for progress and training metrics."""
+
+    store: Store
+    step: Step
+    listener: Any = None
+    directory: Path = field(init=False)
+    scratch: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.directory = self.store.directory(self.step)
+        self.scratch = self.directory / "work"
+
+    def checkpoint_of(self, step: Step) -> Path:
+        record = self._input(step)
+        if record.checkpoint is None:
+            raise InputError(f"{self.step.key} needs a checkpoint, but its input {step.key} makes none")
+        return record.checkpoint
+
+    def digest_of(self, step: Step) -> str:
+        return self._input(step).digest
+
+    def _input(self, step: Step) -> Record:
+        record = self.store.record(step)
+        if record is None:
+            raise InputError(f"{self.step.key} needs {step.key}, but {self.store.why_not(step)}; run again to make it")
+        return record
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        if self.listener is not None:
+            self.listener.progress(self.step.key, done, total, note)
+
+    def log_function(self) -> Callable[[int, dict[str, float]], None]:
+        return HistoryLog(self.directory / "history.jsonl", self.step.key, self.listener)
+
+
+def perform(step: Step, store: Store, listener: Any = None) -> Performed:
+    """The step's record exists when this returns. Whoever holds the step's lock does the work; others wait and find it done."""
+    with store.locked(step):
+        if store.record(step) is not None:
+            return Performed(step.key, ran=False)
+        store.begin(step)
+        started = time.time()
+        if listener is not None:
+            listener.started(step.key)
+        outcome = step.run(StepWork(store, step, listener))
+        finished = time.time()
+        facts = {"started": started, "finished": finished, "seconds": finished - started, "versions": versions()}
+        store.finish(step, outcome, facts)
+    return Performed(step.key, ran=True)
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Python's and the libraries' versions, and the machine's processor family."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = "not installed"
+    return found

@@ -1,0 +1,33 @@
+"""What a recipe yields: an evaluation, and the place in the experiment where it stands."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.step import Step
+from pipeline.steps import Evaluate
+
+
+class Role(StrEnum):
+    """Which model of a stage is asked. Every stage has an AFTER: the model that the next stage goes on from."""
+
+    BASE = "base"
+    BEFORE = "before"  # the fine-tuned model, before the merge
+    AFTER = "after"  # the merged model; without merging, the fine-tuned one
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """One row of the experiment: at `stage` (0 is the base), having learned `task`, the model in `role` is asked."""
+
+    evaluation: Evaluate
+    stage: int
+    role: Role
+    task: str | None = None
+    arm: str = ""  # which of several compared methods
+    seed: int = 0
+    weights: str = ""  # of the merge, spelled out: "0.5 x previous + 0.5 x tuned"
+
+    @property
+    def model(self) -> Step:
+        """The step whose checkpoint is asked."""
+        return self.evaluation.model

@@ -1,0 +1,118 @@
+"""Run an experiment: plan, run what is missing on Ray, then the view, the report, MLflow and the tables.
+
+The run holds a lock on its directory, so a second `run` of the same name is refused while another experiment on the same store shares steps.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import yaml
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from foundation.errors import Interrupted, ResourceError
+from foundation.files import write_atomic
+from pipeline.experiment import EXPERIMENT_FILE, Built
+from pipeline.plan import needed
+from pipeline.results import run_scores, streams
+from pipeline.step import Step
+from pipeline.store import Store
+from pipeline.titles import step_titles
+from pipeline.tracking.tracker import Mirrored, Tracker, already_mirrored
+from pipeline.view import link_run
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run came to."""
+
+    steps_run: int
+    report: Path
+    mirrored: Mirrored
+
+
+def run(built: Built, console: Console, address: str | None = None, cpus: int | None = None) -> Finished:
+    """Bring the experiment to its end, from wherever it stands. Raises what failed first, after all that could run has run."""
+    store = Store(built.workspace / "store")
+    with _alone(built.run_directory):
+        write_atomic(built.run_directory / EXPERIMENT_FILE, yaml.safe_dump(built.resolved, sort_keys=False, allow_unicode=True))
+        steps = needed(built.targets, store)
+        console.print(f"{built.name}: {len(steps)} of {len(built.steps)} steps to run", highlight=False)
+        mirrored = already_mirrored(built) if not steps else None
+        tracker = Tracker(built, store)
+        if steps:
+            _run_steps(built, store, steps, tracker, console, address, cpus)
+        link_run(built.run_directory, built.milestones, store)
+        report = built.run_directory / "report"
+        if steps or mirrored is None:
+            _write_report(built, store, report)
+            mirrored = tracker.finish("FINISHED", report)
+    return Finished(len(steps), report, mirrored)
+
+
+def _run_steps(
+    built: Built, store: Store, steps: dict[str, Step], tracker: Tracker, console: Console, address: str | None, cpus: int | None
+) -> None:
+    from pipeline.cluster import connected
+    from pipeline.dag import Watch, run_dag
+    from pipeline.display import Display
+
+    tracker.start()
+    try:
+        with connected(address, cpus), _signals(), Display(console, step_titles(built.milestones), len(steps), store) as display:
+
+            def on_done(step: Step) -> None:
+                tracker.done(step)
+                display.finished(step)
+
+            run_dag(steps, store, Watch(display.progress, tracker.point, on_done, display.failed))
+    except BaseException as error:
+        link_run(built.run_directory, built.milestones, store)
+        status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
+        try:
+            tracker.finish(status)
+        except ResourceError as tracking:
+            error.add_note(str(tracking))
+        raise
+
+
+def _write_report(built: Built, store: Store, directory: Path) -> None:
+    from pipeline.report import write_report
+
+    write_report([run_scores(stream, store) for stream in streams(built.milestones)], directory, built.name)
+
+
+@contextmanager
+def _alone(run_directory: Path) -> Iterator[None]:
+    """Hold the run's directory; ResourceError if another process runs the same experiment."""
+    run_directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ResourceError(
+            f"{run_directory} is in use: this experiment runs already. Wait for it, or give this run another name (name=...) to run beside it"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into `Interrupted`."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; all finished steps are stored, run the same command again to go on")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,159 @@
+"""A step: one piece of work as a value. Making a step runs nothing; its fingerprint says which work it is.
+
+Fields that hold steps are its inputs; fields marked `execution(...)` say how it runs (workers, GPUs, retries); all other fields
+are its identity. Two steps with one fingerprint give the same bytes, so a step that is stored never runs again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from foundation.errors import ConfigError
+
+
+def execution(default: Any) -> Any:
+    """A dataclass field that says how a step runs, not what it makes: it is left out of the fingerprint."""
+    return field(default=default, metadata={"execution": True}, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one step asks of Ray: for itself (`cpus`, `gpus`) or for each of its `workers`."""
+
+    cpus: float = 1
+    gpus: float = 0
+    workers: int = 1
+    max_failures: int = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step made. `checkpoint` lies inside the step's directory, or elsewhere for weights that were there before.
+
+    `files` are the checkpoint's files with their SHA-256, where the step knows them already.
+    """
+
+    checkpoint: Path | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] | None = None
+
+
+class Work(Protocol):
+    """What a running step is given: its places on disk, the records of its inputs, and somewhere to say how far it is."""
+
+    directory: Path  # the step's own directory; outputs are written here
+    scratch: Path  # kept when the step is interrupted, removed when it is done
+
+    def checkpoint_of(self, step: "Step") -> Path:
+        """The checkpoint directory that an input step made."""
+
+    def digest_of(self, step: "Step") -> str:
+        """SHA-256 over that checkpoint's files."""
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        """Say how far the step is, for the display only."""
+
+    def log_function(self) -> Any:
+        """A picklable `(step, values) -> None` that takes training metrics from any worker."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Base of all steps. `version` is bumped when the same fields would give other bytes."""
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    def run(self, work: Work) -> Outcome:
+        """Do the work; called once per fingerprint, on a Ray worker, with all inputs stored."""
+        raise TypeError(f"{type(self).__name__} does not say how it runs")
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        """Options of the step's Ray task."""
+        return {"num_cpus": 1}
+
+    @cached_property
+    def inputs(self) -> tuple["Step", ...]:
+        """The steps this one needs, in field order, each once."""
+        return tuple(dict.fromkeys(found for item in dataclasses.fields(self) for found in _steps_in(getattr(self, item.name))))
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the fingerprint is taken of."""
+        return {"kind": self.kind, "version": self.version, "fields": _identity_fields(self, f"{type(self).__name__}")}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON of the identity; inputs enter by their own fingerprints."""
+        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """The name of its directory in the store."""
+        return f"{self.kind}-{self.fingerprint[:24]}"
+
+
+def topological(targets: Iterator[Step] | tuple[Step, ...] | list[Step]) -> list[Step]:
+    """All steps that `targets` rest on and the targets themselves, inputs first, one per fingerprint, in order of first mention."""
+    ordered: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        if step.fingerprint not in ordered:
+            for needed in step.inputs:
+                visit(needed)
+            ordered[step.fingerprint] = step
+
+    for target in targets:
+        visit(target)
+    return list(ordered.values())
+
+
+def _steps_in(value: Any) -> Iterator[Step]:
+    if isinstance(value, Step):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _steps_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _steps_in(item)
+
+
+def canonical(value: Any, where: str) -> Any:
+    """`value` in a JSON form that is the same on every machine; ConfigError for what has none (a lambda, an open file, a path)."""
+    if isinstance(value, Step):
+        return {"step": value.fingerprint}
+    if isinstance(value, Enum):
+        return canonical(value.value, where)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        raise ConfigError(f"{where} is {value}: a step is known by its values, and that one equals nothing; give a finite number")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        version = {"version": value.version} if hasattr(value, "version") else {}
+        return {"class": type(value).__name__, **version, **_identity_fields(value, where)}
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return [[key, canonical(item, f"{where}[{key!r}]")] for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [canonical(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    raise ConfigError(
+        f"{where} holds a {type(value).__name__}, which has no stable JSON form, so the step could not be recognised later; "
+        "give a number, text, list, mapping or dataclass, or mark the field execution(...)"
+    )
+
+
+def _identity_fields(value: Any, where: str) -> dict[str, Any]:
+    fields = [item for item in dataclasses.fields(value) if not item.metadata.get("execution")]
+    return {item.name: canonical(getattr(value, item.name), f"{where}.{item.name}") for item in fields}

@@ -1,0 +1,133 @@
+"""The store: one directory per step, `<kind>-<fingerprint>/`, done exactly when its `record.json` exists.
+
+    store/merge-5f0c…/record.json     written last, atomically: the truth about the step
+                      checkpoint/     its output, published by rename
+                      history.jsonl   training metrics with their own time stamps
+                      work/           scratch; survives an interruption, removed when the step is done
+    store/locks/merge-5f0c….lock      held by the process that runs the step; freed by the system when that process dies
+
+The store knows steps, files and records. It knows neither Ray nor MLflow.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from foundation.errors import InputError
+from foundation.files import directory_manifest, manifest_digest, write_json_atomic
+from pipeline.step import Outcome, Step
+
+RECORD_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a finished step: the content of its `record.json`, with paths resolved against the store."""
+
+    key: str
+    content: dict[str, Any]
+    directory: Path
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint directory it made, if it made one."""
+        place = self.content["outputs"].get("checkpoint")
+        return None if place is None else self.directory / place  # an absolute place stays as it is
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the names and digests of the output's files."""
+        return str(self.content["outputs"]["digest"])
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the step measured."""
+        return dict(self.content["metrics"])
+
+
+class Store:
+    """Steps and their records below one directory that all workers can see."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def directory(self, step: Step) -> Path:
+        """Where a step's files lie, done or not."""
+        return self.root / step.key
+
+    def record(self, step: Step) -> Record | None:
+        """The step's record if it is done and its files are all there with their sizes; else None (`why_not` says why)."""
+        return None if self.why_not(step) else self._read(step)
+
+    def why_not(self, step: Step) -> str | None:
+        """Why the step has to run, or None if it is stored."""
+        directory = self.directory(step)
+        if not (directory / "record.json").exists():
+            return "was interrupted, goes on from there" if (directory / "work").exists() else "never run"
+        record = self._read(step)
+        home = record.checkpoint or directory
+        for name, size in record.content["outputs"]["sizes"].items():
+            path = home / name
+            if not path.exists():
+                return f"its file {name} is gone"
+            if path.stat().st_size != size:
+                return f"its file {name} has {path.stat().st_size} bytes where the record says {size}"
+        return None
+
+    def _read(self, step: Step) -> Record:
+        path = self.directory(step) / "record.json"
+        try:
+            content = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON ({error}); remove {path.parent.name} from the store and run again") from error
+        if content.get("format") != RECORD_FORMAT or content.get("fingerprint") != step.fingerprint:
+            raise InputError(f"{path} is not the record of {step.key} in format {RECORD_FORMAT}; remove that directory and run again")
+        return Record(step.key, content, path.parent)
+
+    @contextmanager
+    def locked(self, step: Step) -> Iterator[None]:
+        """Hold the step against every other process: who comes second waits and then finds it done."""
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / "locks" / f"{step.key}.lock"):
+            yield
+
+    def begin(self, step: Step) -> Path:
+        """The step's directory with a `work/` inside it; what an interrupted attempt left in `work/` is kept."""
+        directory = self.directory(step)
+        (directory / "record.json").unlink(missing_ok=True)
+        (directory / "work").mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def finish(self, step: Step, outcome: Outcome, facts: dict[str, Any]) -> Record:
+        """Write the record: from here on the step is done. `facts` are times, versions and the code's own version."""
+        directory = self.directory(step)
+        home = outcome.checkpoint or directory
+        found = directory_manifest(home) if outcome.files is None else outcome.files
+        manifest = {name: digest for name, digest in found.items() if not name.startswith(("work/", "history.jsonl"))}
+        inside = outcome.checkpoint is not None and outcome.checkpoint.is_relative_to(directory)
+        place = str(outcome.checkpoint.relative_to(directory)) if inside and outcome.checkpoint else outcome.checkpoint
+        content = {
+            "format": RECORD_FORMAT,
+            "kind": step.kind,
+            "fingerprint": step.fingerprint,
+            "spec": step.identity,
+            "inputs": [needed.key for needed in step.inputs],
+            "outputs": {
+                "checkpoint": None if place is None else str(place),
+                "digest": manifest_digest(manifest),
+                "files": manifest,
+                "sizes": {name: (home / name).stat().st_size for name in manifest},
+            },
+            "metrics": dict(outcome.metrics),
+            "details": dict(outcome.details),
+            **facts,
+        }
+        write_json_atomic(directory / "record.json", content)
+        shutil.rmtree(directory / "work", ignore_errors=True)
+        return self._read(step)

@@ -1,0 +1,73 @@
+"""The end of a run on the terminal: the tables, where report and checkpoints lie, and how to see it in MLflow. And `report`, which does it again."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from foundation.errors import InputError
+from foundation.hints import unknown
+from pipeline.experiment import EXPERIMENT_FILE, Built, build_again
+from pipeline.report import write_report
+from pipeline.results import run_scores, streams
+from pipeline.run_scores import RunScores
+from pipeline.runner import Finished
+from pipeline.store import Store
+from pipeline.tables import print_tables
+from pipeline.tracking.links import compare_runs, metric_page, ui_base
+
+
+def print_finished(built: Built, finished: Finished, console: Console, arguments: list[str]) -> None:
+    """Tables, places and the next commands."""
+    store = Store(built.workspace / "store")
+    console.print()
+    print_tables([run_scores(stream, store) for stream in streams(built.milestones)], console)
+    mirrored = finished.mirrored
+    base = ui_base(mirrored.uri)
+    lines = [
+        "",
+        f"checkpoints  {_shown(built.run_directory / 'checkpoints')}",
+        f"report       {_shown(finished.report / 'report.md')}",
+        f"compare      {compare_runs(base, mirrored.experiment, mirrored.compared)}",
+        f"curves       {metric_page(base, mirrored.experiment, mirrored.tracks, ['acc/average', 'acc/held_out', 'acc/stream'])}",
+        f"MLflow       python -m pipeline ui --workspace {_shown(built.workspace)}   (then open the links above)",
+        f"next         python -m pipeline run {' '.join(arguments)} alpha=0.3   (what is the same is not done again)",
+    ]
+    if not mirrored.uri.startswith("sqlite"):
+        del lines[5]
+    if not any(milestone.weights for milestone in built.milestones) or built.config.recipe != "wise_ft":
+        lines.pop()
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def report_runs(names: list[str], workspace: Path, output: Path | None, console: Console) -> None:
+    """Write the report of one run again, or lay several runs side by side."""
+    scores: list[RunScores] = []
+    directories = [_run_directory(name, workspace) for name in names]
+    for directory in directories:
+        built = build_again(directory)
+        store = Store(built.workspace / "store")
+        found = [run_scores(stream, store) for stream in streams(built.milestones)]
+        if any(not run.stages for run in found):
+            raise InputError(f"run {directory.name} has no evaluated model yet; finish it: python -m pipeline run {directory / 'experiment.yaml'}")
+        scores += found if len(names) == 1 else [replace(run, arm=" ".join(filter(None, (directory.name, run.arm)))) for run in found]
+    place = output or (directories[0] / "report" if len(names) == 1 else workspace / "runs" / "report")
+    files = write_report(scores, place, ", ".join(directory.name for directory in directories))
+    print_tables(scores, console)
+    console.print(f"\nreport  {_shown(place / 'report.md')} and {len(files) - 1} files beside it", highlight=False, soft_wrap=True)
+
+
+def _run_directory(name: str, workspace: Path) -> Path:
+    for candidate in (Path(name), workspace / "runs" / name):
+        if (candidate / EXPERIMENT_FILE).exists():
+            return candidate.absolute()
+    runs = workspace / "runs"
+    known = [path.name for path in runs.iterdir() if (path / EXPERIMENT_FILE).exists()] if runs.is_dir() else []
+    raise InputError(f"{unknown('run', name, known)} (in {runs})" if known else f"there is no run in {runs}; run an experiment first")
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be typed from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,37 @@
+"""Links into MLflow's pages: two runs side by side, and curves over the stages. They open in the machine-learning view."""
+
+import json
+from collections.abc import Sequence
+from urllib.parse import quote
+
+DEFAULT_UI = "http://127.0.0.1:5000"
+
+
+def ui_base(uri: str) -> str:
+    """Where the tracking server's pages are; for a database file, where `python -m pipeline ui` shows them."""
+    return uri.rstrip("/") if uri.startswith(("http://", "https://")) else DEFAULT_UI
+
+
+def compare_runs(base: str, experiment: str, runs: Sequence[str]) -> str:
+    """The page that compares runs."""
+    return f"{base}/#/compare-runs?runs={_json(list(runs))}&experiments={_json([experiment])}&workflowType=machine_learning"
+
+
+def metric_page(base: str, experiment: str, runs: Sequence[str], metrics: Sequence[str]) -> str:
+    """The page that draws metrics of several runs over the stages."""
+    layout = _json({"autosize": True, "xaxis": {}, "yaxis": {}})
+    return (
+        f"{base}/#/metric?runs={_json(list(runs))}&metric={_json(metrics[0])}&experiments={_json([experiment])}"
+        f"&plot_metric_keys={_json(list(metrics))}&plot_layout={layout}&x_axis=step&y_axis_scale=linear&line_smoothness=1&show_point=true"
+        "&deselected_curves=[]&last_linear_y_axis_range=[]&workflowType=machine_learning"
+    )
+
+
+def experiment_page(base: str, experiment: str, filter_text: str, view: str = "") -> str:
+    """The table of runs that match a filter; `view` is the name of a shared view with the columns chosen."""
+    share = f"&viewStateShareKey={view}" if view else ""
+    return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning&searchFilter={quote(filter_text, safe='')}{share}"
+
+
+def _json(value: object) -> str:
+    return quote(json.dumps(value, separators=(",", ":")), safe="")

@@ -1,0 +1,137 @@
+"""Records become MLflow's runs, models and metrics. MLflow mirrors the store: all of this can be written again from records alone.
+
+    experiment            the experiment's name
+    ├── pipeline run      one per identity; pretraining, fine-tunes and merges are nested in it
+    ├── evaluation runs   top level, one per model that was asked: role, stage, the same metric keys   (`scores.py`)
+    ├── track runs        "before merge" and "after merge", the same keys, the stage as the step       (`scores.py`)
+    └── models            place and digest of every checkpoint, linked by the runs that read and made them
+
+Runs that are to be compared are not nested: MLflow's charts show only the parents of nested runs.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.experiment import Built
+from pipeline.history import Point, read_history
+from pipeline.recipes.milestone import Milestone
+from pipeline.results import streams
+from pipeline.step import Step
+from pipeline.steps import Evaluate, FineTune, Merge
+from pipeline.store import Record, Store
+from pipeline.titles import step_titles, title_of
+from pipeline.tracking.book import Book, Metric
+from pipeline.tracking.lineage import model_note, parents_of
+from pipeline.tracking.scores import ScoreMirror, data_digest
+
+
+class Mirror:
+    """Writes one built experiment into a book; what it has written once it does not write again."""
+
+    def __init__(self, book: Book, built: Built, store: Store) -> None:
+        self.book, self.built, self.store = book, built, store
+        self.pipeline = built.identity[:16]
+        self.titles = step_titles(built.milestones)
+        self.places: dict[str, Milestone] = {}
+        for milestone in built.milestones:
+            self.places.setdefault(milestone.model.key, milestone)
+        self.scores = [ScoreMirror(book, stream, store, self.tags, self.model) for stream in streams(built.milestones)]
+        self._written: set[str] = set()
+
+    def open(self, started: float) -> str:
+        """The id of the pipeline's run, marked as running."""
+        run = self.pipeline_run(started)
+        self.book.end(run, "RUNNING")
+        return run
+
+    def pipeline_run(self, started: float = 0) -> str:
+        """The id of the pipeline's run."""
+        weights = next((milestone.weights for milestone in self.built.milestones if milestone.weights), "none")
+        note = f"`{self.built.config.recipe}`: {len(self.built.steps)} steps, {len(self.built.milestones)} evaluations. Merge: {weights}."
+        tags = {"mergeline.kind": "pipeline", "mergeline.identity": self.built.identity, "mlflow.note.content": note}
+        return self.book.run(self.pipeline, self.built.name, self.tags(tags), started)
+
+    def point(self, key: str, point: Point) -> None:
+        """Show one training point while its step is still running."""
+        step = next(step for step in self.built.steps if step.key == key)
+        self.book.log(self._work_run(step, point.time), _metrics_of(point))
+
+    def step(self, step: Step) -> None:
+        """Mirror one stored step, and of its stages what can be said by now."""
+        record = self.store.record(step)
+        if record is None or step.key in self._written:
+            return
+        if isinstance(step, Evaluate):
+            for scores in self.scores:
+                scores.write(step.key)
+        else:
+            self._work(step, record)
+        self._written.add(step.key)
+
+    def everything(self) -> None:
+        """Mirror all that is stored and was not written before."""
+        for step in self.built.steps:
+            self.step(step)
+
+    def track_runs(self) -> list[str]:
+        """The track runs of every arm and seed, before the merge and after it."""
+        return [run for scores in self.scores for run in scores.track_runs()]
+
+    def compared_runs(self) -> list[str]:
+        """The runs to lay side by side: the last stage's evaluations before and after its merge, of every arm and seed."""
+        return [run for scores in self.scores for run in scores.last_runs()]
+
+    def tags(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """`tags` and those that every run and model of this pipeline carries."""
+        return {"mergeline.pipeline": self.pipeline, "mergeline.run": self.built.name, **tags}
+
+    def model(self, step: Step) -> str:
+        """The id of the logged model of a stored checkpoint, linked to its parents' models."""
+        record = self.store.record(step)
+        if record is None or record.checkpoint is None:
+            raise LookupError(f"{step.key} has no stored checkpoint to show")
+        run = self._work_run(step, record.content["started"])
+        parents = {parent: self.model(parent) for parent in parents_of(step)}
+        note = model_note(step, record, parents, self.book.experiment_id, self.titles)
+        tags = {
+            "mergeline.parents": ",".join(parents.values()),
+            "mergeline.digest": f"sha256:{record.digest}",
+            "mergeline.uri": str(record.checkpoint),
+            "mergeline.step": step.key,
+            "mergeline.kind": step.kind,
+            "mlflow.note.content": note,
+        }
+        params = {name: str(value) for name, value in {**self._place(step), "digest": record.digest[:12]}.items()}
+        return self.book.model(f"{self.pipeline}/{step.key}", self._model_name(step), run, params, self.tags(tags))
+
+    def _work(self, step: Step, record: Record) -> None:
+        run = self._work_run(step, record.content["started"])
+        details = {key: value for key, value in record.content["details"].items() if not isinstance(value, dict)}
+        versions = {f"mergeline.version.{name}": value for name, value in record.content["versions"].items()}
+        self.book.describe(run, {**details, **self._place(step)}, {"mergeline.step": step.key, **versions})
+        history = read_history(self.store.directory(step) / "history.jsonl")
+        totals = {key: float(value) for key, value in record.metrics.items() if isinstance(value, int | float)}
+        totals["seconds"] = record.content["seconds"]
+        finished = record.content["finished"]
+        points = [metric for point in history for metric in _metrics_of(point)]
+        self.book.log(run, points + [Metric(f"total/{key}", value, finished) for key, value in totals.items()])
+        data = [(step.task.name, data_digest(step.task), "training")] if isinstance(step, FineTune) else []
+        self.book.link(run, read=[self.model(parent) for parent in parents_of(step)], made=[self.model(step)], data=data)
+        self.book.end(run, "FINISHED", finished)
+
+    def _work_run(self, step: Step, started: float) -> str:
+        tags = self.tags({"mergeline.kind": step.kind, **{f"mergeline.{key}": str(value) for key, value in self._place(step).items()}})
+        return self.book.run(f"{self.pipeline}/{step.key}", title_of(step, self.titles), tags, started, parent=self.pipeline_run())
+
+    def _place(self, step: Step) -> dict[str, Any]:
+        milestone = self.places.get(step.key)
+        return {} if milestone is None else {"stage": milestone.stage, "trained": milestone.task or "-", "role": milestone.role.value}
+
+    def _model_name(self, step: Step) -> str:
+        milestone = self.places[step.key]
+        made = "merged" if isinstance(step, Merge) else "tuned" if isinstance(step, FineTune) else "base"
+        return f"s{milestone.stage}-{milestone.task}-{made}" if milestone.task else made
+
+
+def _metrics_of(point: Point) -> list[Metric]:
+    return [Metric(key, value, point.time, point.step) for key, value in point.values.items()]

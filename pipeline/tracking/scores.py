@@ -1,0 +1,110 @@
+"""One arm and seed in MLflow: a run for every model that was asked, and two track runs whose step is the stage.
+
+All carry the same metric keys (`acc/<task>`, `acc/average`, `forgetting/stream`, …), so before and after a merge lie on one chart.
+Metrics carry the time of their record, so writing them again adds nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from pipeline.recipes.milestone import Milestone, Role
+from pipeline.results import run_scores, task_scores
+from pipeline.step import Step, canonical
+from pipeline.store import Record, Store
+from pipeline.titles import milestone_title
+from pipeline.tracking.book import Book, Metric
+
+COLORS = {Role.BASE: "#6b7280", Role.BEFORE: "#d97706", Role.AFTER: "#2563eb"}
+Tags = Callable[[Mapping[str, str]], dict[str, str]]
+
+
+class ScoreMirror:
+    """Writes the evaluations of one arm and seed."""
+
+    def __init__(self, book: Book, stream: Sequence[Milestone], store: Store, tags: Tags, model: Callable[[Step], str]) -> None:
+        self.book, self.stream, self.store, self.tags, self.model = book, stream, store, tags, model
+        first = stream[0]
+        self.place = f"{tags({})['mergeline.pipeline']}/{first.arm}/{first.seed}"
+        self.prefix = f"{first.arm} seed {first.seed}: " if first.arm else ""
+        self.weights = next((milestone.weights for milestone in stream if milestone.weights), "none")
+        self.roles = [role for role in (Role.BEFORE, Role.AFTER) if any(milestone.role is role for milestone in stream)]
+
+    def write(self, evaluation: str) -> None:
+        """Mirror one evaluation, by its key, and the tracks as far as their stages are complete."""
+        for milestone in self.stream:
+            record = self.store.record(milestone.evaluation) if milestone.evaluation.key == evaluation else None
+            if record is not None:
+                self._evaluation(milestone, record)
+                for role in self.roles:
+                    self._track_points(role)
+
+    def track_runs(self) -> list[str]:
+        """The ids of the track runs."""
+        return [self._track(role, 0) for role in self.roles]
+
+    def last_runs(self) -> list[str]:
+        """The ids of the last stage's evaluation runs, before and after the merge; without merging, the base's and the last."""
+        chosen = [next(m for m in reversed(self.stream) if m.role is role) for role in self.roles]
+        if len(chosen) < 2:
+            chosen.insert(0, self.stream[0])
+        return [self._run(milestone, 0) for milestone in chosen]
+
+    def _run(self, milestone: Milestone, started: float) -> str:
+        tags = {
+            "mergeline.kind": "evaluation",
+            "mergeline.role": milestone.role.value,
+            "mergeline.stage": str(milestone.stage),
+            "mergeline.arm": milestone.arm,
+            "mlflow.runColor": COLORS[milestone.role],
+        }
+        key = f"{self.place}/{milestone.stage}/{milestone.role.value}"
+        return self.book.run(key, self.prefix + milestone_title(milestone), self.tags(tags), started)
+
+    def _evaluation(self, milestone: Milestone, record: Record) -> None:
+        run, model = self._run(milestone, record.content["started"]), self.model(milestone.model)
+        finished, suite, scores = record.content["finished"], milestone.evaluation.suite, task_scores(record)
+        metrics = []
+        for task in suite.tasks:
+            score, asked = scores[task.name], (task.name, data_digest(task))
+            metrics.append(Metric(f"acc/{task.name}", score.accuracy, finished, milestone.stage, model, asked))
+            metrics.append(Metric(f"acc_stderr/{task.name}", score.stderr, finished, milestone.stage))
+        for group, members in {"average": suite.tasks, "held_out": suite.held_out, "stream": suite.stream}.items():
+            if members:
+                mean = sum(scores[task.name].accuracy for task in members) / len(members)
+                metrics.append(Metric(f"acc/{group}", mean, finished, milestone.stage))
+        params: dict[str, Any] = {"role": milestone.role.value, "stage": milestone.stage, "trained": milestone.task or "-", "merge": self.weights}
+        params |= {"arm": milestone.arm, "seed": milestone.seed} if milestone.arm else {}
+        self.book.describe(run, {**params, "split": suite.split.value}, {"mergeline.model_id": model, "mergeline.step": record.key})
+        self.book.log(run, metrics)
+        self.book.link(run, read=[model], data=[(task.name, data_digest(task), suite.split.value) for task in suite.tasks])
+        self.book.end(run, "FINISHED", finished)
+
+    def _track(self, role: Role, started: float) -> str:
+        name = "no merge" if len(self.roles) == 1 else f"{role.value} merge"
+        tags = {"mergeline.kind": "track", "mergeline.role": role.value, "mergeline.arm": self.stream[0].arm, "mlflow.runColor": COLORS[role]}
+        return self.book.run(f"{self.place}/track/{role.value}", self.prefix + name, self.tags(tags), started)
+
+    def _track_points(self, role: Role) -> None:
+        from pipeline.run_scores import stage_metrics
+
+        scores = run_scores(self.stream, self.store)
+        rows = [milestone for milestone in self.stream if milestone.role in (Role.BASE, role)]
+        known = [row for row in rows if any((row.stage, row.role.value) == (entry.stage, entry.role) for entry in scores.stages)]
+        if not known:
+            return
+        metrics = []
+        for milestone in known:
+            record = self.store.record(milestone.evaluation)
+            if record is not None:
+                values = stage_metrics(scores, role.value, milestone.stage)
+                metrics += [Metric(key, value, record.content["finished"], milestone.stage) for key, value in values.items()]
+        track = self._track(role, metrics[0].time)
+        self.book.describe(track, {"role": role.value, "merge": self.weights, "seed": self.stream[0].seed}, {})
+        self.book.log(track, metrics)
+        self.book.end(track, "FINISHED" if len(known) == len(rows) else "RUNNING", metrics[-1].time)
+
+
+def data_digest(task: Any) -> str:
+    """A task's identity in the 32 characters that MLflow allows for a data set's digest."""
+    return sha256(repr(canonical(task, "task")).encode()).hexdigest()[:32]

@@ -1,0 +1,93 @@
+"""A fine-tuning stage on Ray Train: `TorchTrainer` starts the workers, each runs `trainers.train.train_stage` (transformers' Trainer).
+
+Resuming never rests on Ray's own snapshot: every attempt is a fresh Ray run, and each worker goes on from the newest checkpoint in the
+step's scratch directory that verifies. A worker that dies is replaced up to `max_failures` times.
+"""
+
+import math
+import os
+import shutil
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from foundation.errors import MergelineError, ResourceError
+from pipeline.step import Resources, Work
+from tasks.task import Task
+from trainers.spec import TrainSpec
+
+
+def fit(work: Work, start: Path, task: Task, spec: TrainSpec, resources: Resources) -> dict[str, Any]:
+    """Train on Ray until the checkpoint is in `work.directory / "checkpoint"`; returns the stage's figures."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    available = ray.cluster_resources().get("CPU", 0)
+    per_worker = {"CPU": min(resources.cpus, available)}
+    if resources.gpus:
+        per_worker["GPU"] = resources.gpus
+    attempts = work.scratch / "ray"
+    shutil.rmtree(attempts, ignore_errors=True)
+    settings = {
+        "start": start,
+        "task": task,
+        "spec": spec,
+        "output": work.directory / "checkpoint",
+        "work": work.scratch / "checkpoints",
+        "log": work.log_function(),
+        "progress": work.progress,
+    }
+    trainer = TorchTrainer(
+        _train_on_worker,
+        train_loop_config=settings,
+        scaling_config=ScalingConfig(num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker),
+        run_config=RunConfig(
+            name=uuid.uuid4().hex[:12],
+            storage_path=str(attempts),
+            failure_config=FailureConfig(max_failures=resources.max_failures),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _told(error) from error
+    return dict(result.return_value)
+
+
+def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
+    """What each Ray Train worker runs."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from trainers.train import train_stage
+
+    spec: TrainSpec = settings["spec"]
+    log, progress = settings["log"], settings["progress"]
+    total = spec.max_steps or math.ceil(spec.epochs * ((spec.samples or 0) // spec.batch_size))
+
+    def on_log(step: int, values: dict[str, float]) -> None:
+        log(step, values)
+        progress(step, total, f"loss {values['train/loss']:.3f}" if "train/loss" in values else "")
+
+    stage = train_stage(
+        start=settings["start"],
+        task=settings["task"],
+        spec=spec,
+        output=settings["output"],
+        work=settings["work"],
+        on_log=on_log,
+    )
+    return asdict(stage)
+
+
+def _told(error: Exception) -> Exception:
+    """The worker's own message where it has one for the user; else that training failed, with the worker's last words."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    for failure in failures:
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, MergelineError):
+                return cause
+            cause = getattr(cause, "cause", None) or cause.__cause__
+    last = str(failures[0]).strip().splitlines()[-1] if failures else str(error)
+    return ResourceError(f"training workers failed more often than max_failures allows; the last one said: {last}")

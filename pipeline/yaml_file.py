@@ -1,0 +1,141 @@
+"""Read an experiment's YAML strictly: no repeated keys, no surprises of YAML 1.1, bounded size, and the line of every value kept.
+
+`1e-5` is a number, `no` and `12:30` are text, a key given twice is an error. Nothing but plain data can be made (safe loader).
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foundation.errors import ConfigError
+
+MAX_BYTES, MAX_NODES, MAX_DEPTH = 1 << 20, 10_000, 64
+Place = tuple[str | int, ...]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's core scalars: true/false, null, decimal integers and floats; all else is text."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("int", r"^[-+]?(?:0|[1-9][0-9_]*)$", "-+0123456789"),
+    ("float", r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$", "-+.0123456789"),
+    ("merge", r"^<<$", "<"),
+):
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+@dataclass
+class YamlFile:
+    """Plain data and where each value stands: `lines[("train", "parts")]` is the line of that key."""
+
+    name: str
+    data: dict[str, Any]
+    lines: dict[Place, int] = field(default_factory=dict)
+
+    def at(self, place: Place) -> str:
+        """`file:line` of the value at `place`, or of the nearest thing around it; overrides stand on the command line."""
+        for length in range(len(place), -1, -1):
+            if place[:length] in self.lines:
+                line = self.lines[place[:length]]
+                return f"{self.name}:{line}" if line else "command line"
+        return self.name
+
+
+def read_yaml(path: Path) -> YamlFile:
+    """The file's content, checked as this module says; ConfigError otherwise."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no file {path}; name an experiment file, e.g. experiments/digits_wise_ft.yaml") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} has {len(data)} bytes; an experiment file has at most {MAX_BYTES}")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({error}); is this an experiment file?") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> YamlFile:
+    """Like `read_yaml`, from text; `name` stands in messages."""
+    loader = _StrictLoader(text)
+    try:
+        root = loader.get_single_node()
+        file = YamlFile(name, {})
+        reader = _Reader(loader, file)
+        value = reader.value(root, ()) if root is not None else {}
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{name}:{line}: this is not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: this is not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: nested deeper than {MAX_DEPTH} levels") from error
+    finally:
+        loader.dispose()
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name}: an experiment file is a list of `key: value` lines, this one is a {type(value).__name__}")
+    file.data = value
+    return file
+
+
+class _Reader:
+    """Turns a tree of YAML nodes into plain data, counting nodes (an alias counts each time it is used)."""
+
+    def __init__(self, loader: _StrictLoader, file: YamlFile) -> None:
+        self.loader, self.file, self.nodes = loader, file, 0
+
+    def value(self, node: yaml.Node, place: Place) -> Any:
+        line = node.start_mark.line + 1
+        self.nodes += 1
+        if self.nodes > MAX_NODES or len(place) > MAX_DEPTH:
+            raise ConfigError(f"{self.file.name}:{line}: more than {MAX_NODES} values or {MAX_DEPTH} levels, counting every use of an alias")
+        self.file.lines.setdefault(place, line)
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, place)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*place, index)) for index, item in enumerate(node.value)]
+        return self.loader.construct_object(node)
+
+    def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                raise ConfigError(f"{self.file.name}:{line}: a key must be plain text; write the keys out instead of merging mappings")
+            key = str(key_node.value)
+            if key in result:
+                first = self.file.lines[(*place, key)]
+                raise ConfigError(f"{self.file.name}:{line}: key {key!r} stands here and on line {first}; keep one of them")
+            self.file.lines[(*place, key)] = line
+            result[key] = self.value(value_node, (*place, key))
+        return result
+
+
+def apply_override(file: YamlFile, text: str) -> None:
+    """Set one value from the command line, `train.learning_rate=1e-4`; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    parts: list[str] = key.split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"override {text!r} is not of the form key=value, e.g. alpha=0.3 or train.learning_rate=1e-4")
+    parsed = parse_yaml(f"value: {value}", f"override {text!r}").data["value"]
+    target: Any = file.data
+    for depth, part in enumerate(parts[:-1]):
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"override {text!r}: {'.'.join(parts[: depth + 1])} is {target!r}, which has no keys inside")
+    target[parts[-1]] = parsed
+    stale = [place for place in file.lines if place[: len(parts)] == tuple(parts)]
+    for place in stale:
+        del file.lines[place]
+    file.lines[tuple(parts)] = 0

@@ -1,0 +1,56 @@
+"""The contract of a task: examples to learn from and to be asked, and how an answer is scored.
+
+A task is a frozen dataclass whose fields are its identity, so it can be part of a step's fingerprint. Making one loads no data.
+Light to import: PIL is named only for the type checker.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Split(StrEnum):
+    """Parts of the data that never mix: learn on TRAIN, choose on VALIDATION, report on TEST."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question about zero or more images, with its right answer. `key` names it uniquely within its task."""
+
+    key: str
+    images: "tuple[Image, ...]"
+    question: str
+    answer: str
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What trainers learn from and evaluators ask."""
+
+    version: ClassVar[int]
+    """Bumped when the examples or the scoring change; part of the identity of every step that uses the task."""
+
+    @property
+    def name(self) -> str:
+        """The name in tables and reports."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """How many tokens an answer may take."""
+
+    def examples(self, split: Split, count: int | None = None) -> Sequence[Example]:
+        """The first `count` examples of the split's fixed order (None: the split's usual number).
+
+        Deterministic and prefix-stable: `examples(s, 10) == examples(s, 100)[:10]`. Raises InputError where the data is missing.
+        """
+
+    def score(self, response: str, example: Example) -> float:
+        """How right `response` is, from 0 to 1."""

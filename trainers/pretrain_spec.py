@@ -1,0 +1,60 @@
+"""The recipe by which the demo's base model is made: every number that shapes its weights. Light to import.
+
+`trainers/pretrain_digits.py` follows it. It is the identity of the pipeline's step, together with the seed and the number of threads.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from foundation.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One run of AdamW with a linear warm-up and a cosine down to zero."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.warmup_steps <= self.steps or self.weight_decay < 0:
+            raise ConfigError(
+                f"{self}: steps and batch_size must be at least 1, learning_rate above 0, "
+                "weight_decay at least 0, and warmup_steps between 0 and steps"
+            )
+
+
+@dataclass(frozen=True)
+class DigitsPretraining:
+    """Stage 0 of the digits demo: first the vision tower alone, then projector and language model with the tower frozen."""
+
+    version: ClassVar[int] = 1
+
+    tower: Phase = field(default_factory=lambda: Phase(steps=800, batch_size=64, learning_rate=3e-3, warmup_steps=50, weight_decay=0.05))
+    """The tower learns to tell each cell's digit and color on the layer LLaVA reads. Without the color target it ignores color."""
+
+    language: Phase = field(default_factory=lambda: Phase(steps=400, batch_size=64, learning_rate=2e-3, warmup_steps=50, weight_decay=0.01))
+    """Projector and language model learn to answer the mixture."""
+
+    samples: tuple[tuple[str, int], ...] = (
+        ("name", 2000),
+        ("where", 2000),
+        ("color", 2000),
+        ("cell", 2000),
+        ("describe", 4000),
+        ("parity", 150),
+        ("count", 150),
+        ("read", 150),
+        ("larger", 150),
+        ("next", 150),
+    )
+    """Training examples of each task. A few of the later tasks keep their answer words alive, without which merging loses them."""
+
+    beta2: float = 0.98
+    """AdamW's second decay; the first is 0.9."""
+
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient."""
