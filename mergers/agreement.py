@@ -1,6 +1,7 @@
 """Whether sources can be merged at all: one architecture, the same tensors, the same shapes, dtypes that mix. Decided from headers and
 configs."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,17 +55,20 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_cover(sources: Sequence[Source], tensors: Sequence[Mapping[str, TensorEntry]], partial: bool) -> None:
-    """Raise InputError if a source lacks tensors that another holds, unless the merge is partial."""
+    """Raise InputError if a source lacks tensors that another holds, unless the merge is partial and it shares at least one with
+    another."""
     union = sorted(set().union(*tensors))
+    holders = Counter(name for held in tensors for name in held)
     for source, held in zip(sources, tensors, strict=True):
         lacking = [name for name in union if name not in held]
-        if len(lacking) == len(union) or (lacking and not partial):
+        shares = any(holders[name] > 1 for name in held)
+        if lacking and not (partial and shares):
             holder = next(other.name for other, names in zip(sources, tensors, strict=True) if lacking[0] in names)
-            advice = "; set partial: true to merge each tensor over the sources that hold it" if len(lacking) < len(union) else ""
+            advice = "; fix its view, or set partial: true to merge each tensor over the sources that hold it" if shares else ""
+            alone = "" if shares else "; it has none in common with the others: it is another model, or its view is wrong"
             raise InputError(
-                f"source '{source.name}' lacks {len(lacking)} of {len(union)} tensors, e.g. '{lacking[0]}' (which '{holder}' holds); fix "
-                "its view or the "
-                f"checkpoint{advice}"
+                f"source '{source.name}' lacks {len(lacking)} of {len(union)} tensors, e.g. '{lacking[0]}' (which '{holder}' "
+                f"holds){advice}{alone}"
             )
 
 

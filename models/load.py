@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+FAULTS = ("missing", "unexpected", "mismatched")
 SHOWN = 3
 
 
@@ -25,10 +26,14 @@ def load_model(directory: str | Path, dtype: "torch.dtype | str | None" = None) 
     Takes image-text-to-text models and causal language models. Raises InputError where the directory is no checkpoint, wants its own code,
     is of another kind, or its tensors are not exactly the model's (names and shapes).
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     refuse_own_code(directory)
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{directory}: its config.json fits no model that transformers has: {first_line(error)}") from error
     kinds: list[Any] = [AutoModelForImageTextToText, AutoModelForCausalLM]
     kind = next((each for each in kinds if type(config) in each._model_mapping), None)
     if kind is None:
@@ -36,13 +41,25 @@ def load_model(directory: str | Path, dtype: "torch.dtype | str | None" = None) 
             f"{directory}: model type {config.model_type!r} is neither an image-text-to-text model nor a causal language model; "
             "name a checkpoint of one of these kinds"
         )
-    options = {"dtype": "auto" if dtype is None else dtype, "trust_remote_code": False}
     # Shape mismatches are let through here only to be refused below with the other faults, in one message.
-    model, report = kind.from_pretrained(directory, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    faults = [describe_fault(fault, report[f"{fault}_keys"]) for fault in ("missing", "unexpected", "mismatched") if report[f"{fault}_keys"]]
+    options = {"dtype": "auto" if dtype is None else dtype, "trust_remote_code": False, "ignore_mismatched_sizes": True}
+    try:
+        model, report = kind.from_pretrained(directory, output_loading_info=True, **options)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{directory}: its weights cannot be read: {first_line(error)}; copy the checkpoint again") from error
+    faults = [describe_fault(kind, report[f"{kind}_keys"]) for kind in FAULTS if report[f"{kind}_keys"]]
+    if not faults and was_untied(model):
+        faults = ["lm_head and the token embeddings differ, although the config ties them"]
     if faults:
-        raise InputError(f"{directory}: the tensors do not fit {type(model).__name__}: {'; '.join(faults)}. Save the checkpoint again, whole")
+        raise InputError(f"{directory}: the tensors do not fit {type(model).__name__}: {'; '.join(faults)}; save the checkpoint again")
     return model
+
+
+def was_untied(model: "PreTrainedModel") -> bool:
+    """Whether the config ties input and output embeddings, but the checkpoint held two different ones (transformers only warns)."""
+    given, told = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    return bool(tied and given is not None and told is not None and given.weight is not told.weight)
 
 
 def describe_fault(kind: str, keys: Any) -> str:
@@ -57,7 +74,9 @@ def refuse_own_code(directory: str | Path) -> None:
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise InputError(f"{directory}: no config.json, so this is no checkpoint; name a directory that from_pretrained can read") from error
+        raise InputError(
+            f"{directory}: no config.json, so this is no checkpoint; name a directory that from_pretrained can read"
+        ) from error
     except ValueError as error:
         raise InputError(f"{path}: not readable as JSON ({error}); copy the checkpoint again") from error
     if not isinstance(config, dict):

@@ -8,6 +8,7 @@ A part inside the language model is anchored on the language model's prefix, bec
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from foundation.errors import ConfigError, InputError
@@ -32,6 +33,7 @@ INSIDE = {
     MLP: r"layers\.\d+\.mlp\.",
     "language_model.mlp_gate_up": r"layers\.\d+\.mlp\.(gate_proj|up_proj|gate_up_proj)\.",
     "language_model.attention": r"layers\.\d+\.self_attn\.",
+    "language_model.attention_qkv": r"layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj|qkv_proj)\.",
 }
 """Parts within the language model, as patterns that begin behind its prefix."""
 
@@ -94,11 +96,11 @@ def parse_parts(mm_tunable_parts: str | Sequence[str], mlp_only: bool = False) -
         raise ConfigError(f"mm_tunable_parts: no part is named; name one or more of {', '.join(sorted(PART_NAMES))}")
     if mlp_only and LANGUAGE_MODEL not in parts:
         raise ConfigError(
-            f"mm_language_model_train_mlp_only narrows mm_language_model, but mm_tunable_parts is {', '.join(parts)}; "
+            f"mm_language_model_train_mlp_only narrows mm_language_model, but mm_tunable_parts names {', '.join(parts)}; "
             "add mm_language_model to mm_tunable_parts, or leave mm_language_model_train_mlp_only out"
         )
     parts = sorted(MLP if mlp_only and part == LANGUAGE_MODEL else part for part in parts)
-    for first, second in zip(parts, parts[1:], strict=False):
+    for first, second in pairwise(parts):
         if first == second:
             raise ConfigError(f"mm_tunable_parts: part {first!r} is named twice; name it once")
     for part in parts:
@@ -118,7 +120,7 @@ def canonical(word: str) -> str:
 
 def holder_of(part: str, parts: Sequence[str]) -> str | None:
     """The other one of `parts` that holds all of `part`, if any."""
-    return next((other for other in parts if part != other and (part.startswith(f"{other}.") or part.startswith(f"{other}_"))), None)
+    return next((other for other in parts if part != other and part.startswith((f"{other}.", f"{other}_"))), None)
 
 
 def layout_of(model: "PreTrainedModel") -> Layout:

@@ -25,7 +25,7 @@ def conversation_text(processor: Any, n_images: int, question: str, answer: str)
     text = render(processor, turns, add_generation_prompt=False)
     if not text.startswith(prompt):
         raise InputError(
-            f"the chat template writes {text[: len(prompt) + 20]!r} for an answered question, which does not begin with its prompt {prompt!r}; "
+            f"the chat template writes {text[: len(prompt) + 20]!r} for an answered question, not beginning with its prompt {prompt!r}; "
             "use a template whose generation prompt is what it puts before an answer"
         )
     end = tokenizer_of(processor).eos_token
@@ -49,7 +49,9 @@ def content(processor: Any, n_images: int, text: str) -> str | list[dict[str, st
     """A turn's content: a list of typed parts for a processor, a plain string for a text-only tokenizer."""
     if tokenizer_of(processor) is processor:
         if n_images:
-            raise InputError(f"the checkpoint has a tokenizer but no image processor, and the example has {n_images} image(s); use a text task")
+            raise InputError(
+                f"the checkpoint has a tokenizer but no image processor, and the example has {n_images} image(s); use a text task"
+            )
         return text
     return [{"type": "image"}] * n_images + [{"type": "text", "text": text}]
 
@@ -57,5 +59,7 @@ def content(processor: Any, n_images: int, text: str) -> str | list[dict[str, st
 def render(processor: Any, turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
     """The chat template's text for `turns`."""
     if not getattr(processor, "chat_template", None):
-        raise InputError(f"the checkpoint's {type(processor).__name__} has no chat template; put a chat_template.jinja beside its config.json")
+        raise InputError(
+            f"the checkpoint's {type(processor).__name__} has no chat template; put a chat_template.jinja beside its config.json"
+        )
     return processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False)

@@ -30,7 +30,9 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[N
     try:
         ray.init(address=where, runtime_env=runtime_env, log_to_driver=False, logging_level="error", configure_logging=True, **local)
     except ConnectionError as error:
-        raise ResourceError(f"no Ray cluster answers at {where!r} ({error}); check --address, or leave it out to run on this machine") from error
+        raise ResourceError(
+            f"no Ray cluster answers at {where!r} ({error}); check --address, or leave it out to run on this machine"
+        ) from error
     try:
         yield
     finally:

@@ -10,8 +10,8 @@ from typing import Any
 
 import ray
 
-from pipeline.monitor import Listener, Monitor, Progress
 from pipeline.history import Point
+from pipeline.monitor import Listener, Monitor, Progress
 from pipeline.perform import Performed, perform
 from pipeline.step import Step
 from pipeline.store import Store

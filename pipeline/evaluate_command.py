@@ -26,7 +26,9 @@ def evaluate_checkpoint(text: str, tasks: list[str] | None, samples: int, split:
     with tempfile.TemporaryDirectory() as scratch, Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         bars = {task.name: bar.add_task(task.name, total=samples) for task in suite.tasks}
         place = output or Path(scratch)
-        scores = evaluate(checkpoint, suite, place, on_progress=lambda task, done, total: bar.update(bars[task], completed=done, total=total))
+        scores = evaluate(
+            checkpoint, suite, place, on_progress=lambda task, done, total: bar.update(bars[task], completed=done, total=total)
+        )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("task", "samples", "accuracy %", "± standard error"):
         table.add_column(name, justify="left" if name == "task" else "right")

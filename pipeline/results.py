@@ -5,7 +5,7 @@ from itertools import groupby
 
 from evaluators.scores import TaskScore
 from pipeline.recipes.milestone import Milestone, Role
-from pipeline.run_scores import RunScores, StageScores
+from pipeline.report.run_scores import RunScores, StageScores
 from pipeline.steps import FineTune
 from pipeline.store import Record, Store
 
@@ -20,8 +20,8 @@ def streams(milestones: Sequence[Milestone]) -> list[list[Milestone]]:
     return [list(group) for _, group in groupby(milestones, key=lambda milestone: (milestone.arm, milestone.seed))]
 
 
-def run_scores(milestones: Sequence[Milestone], store: Store) -> RunScores:
-    """The scores of one arm and seed, as far as they are stored: a stage is in only if all before it are."""
+def run_scores(milestones: Sequence[Milestone], store: Store, name: str = "") -> RunScores:
+    """The scores of one arm and seed, as far as they are stored: a stage is in only if all before it are. An arm without a name is called `name`."""
     suite = milestones[0].evaluation.suite
     stages = []
     for milestone in milestones:
@@ -30,7 +30,7 @@ def run_scores(milestones: Sequence[Milestone], store: Store) -> RunScores:
             break
         stages.append(StageScores(milestone.stage, milestone.task, milestone.role.value, task_scores(record)))
     return RunScores(
-        arm=milestones[0].arm,
+        arm=milestones[0].arm or name,
         seed=milestones[0].seed,
         stream=tuple(task.name for task in suite.stream),
         held_out=tuple(task.name for task in suite.held_out),

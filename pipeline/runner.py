@@ -1,6 +1,6 @@
 """Run an experiment: plan, run what is missing on Ray, then the view, the report, MLflow and the tables.
 
-The run holds a lock on its directory, so a second `run` of the same name is refused while another experiment on the same store shares steps.
+The run holds a lock on its directory: a second `run` of the same name is refused. Other experiments may use the same store at the same time.
 """
 
 import signal
@@ -83,7 +83,7 @@ def _run_steps(
 def _write_report(built: Built, store: Store, directory: Path) -> None:
     from pipeline.report import write_report
 
-    write_report([run_scores(stream, store) for stream in streams(built.milestones)], directory, built.name)
+    write_report([run_scores(stream, store, built.config.recipe) for stream in streams(built.milestones)], directory, built.name)
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def _alone(run_directory: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ResourceError(
-            f"{run_directory} is in use: this experiment runs already. Wait for it, or give this run another name (name=...) to run beside it"
+            f"{run_directory} is in use: this experiment runs already. Wait for it, or give this one another name (name=...)"
         ) from error
     try:
         yield

@@ -17,6 +17,9 @@ from trainers.pretrain_spec import DigitsPretraining
 from trainers.spec import TrainSpec
 
 
+ONE_WORKER = Resources()
+
+
 @dataclass(frozen=True, eq=False)
 class Pretrained(Step):
     """Weights that were there before: a local directory, known by the digest of its files, or a hub id at a revision."""
@@ -66,7 +69,7 @@ class FineTune(Step):
     start: Step
     task: Task
     train: TrainSpec
-    resources: Resources = execution(Resources())
+    resources: Resources = execution(ONE_WORKER)
 
     @property
     def ray_options(self) -> dict[str, Any]:

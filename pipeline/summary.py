@@ -1,4 +1,4 @@
-"""The end of a run on the terminal: the tables, where report and checkpoints lie, and how to see it in MLflow. And `report`, which does it again."""
+"""The end of a run on the terminal: tables, where report and checkpoints lie, how to see it in MLflow. And `report`, which does it again."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +9,11 @@ from foundation.errors import InputError
 from foundation.hints import unknown
 from pipeline.experiment import EXPERIMENT_FILE, Built, build_again
 from pipeline.report import write_report
+from pipeline.report.run_scores import RunScores
+from pipeline.report.tables import print_tables
 from pipeline.results import run_scores, streams
-from pipeline.run_scores import RunScores
 from pipeline.runner import Finished
 from pipeline.store import Store
-from pipeline.tables import print_tables
 from pipeline.tracking.links import compare_runs, metric_page, ui_base
 
 
@@ -21,7 +21,7 @@ def print_finished(built: Built, finished: Finished, console: Console, arguments
     """Tables, places and the next commands."""
     store = Store(built.workspace / "store")
     console.print()
-    print_tables([run_scores(stream, store) for stream in streams(built.milestones)], console)
+    print_tables([run_scores(stream, store, built.config.recipe) for stream in streams(built.milestones)], console)
     mirrored = finished.mirrored
     base = ui_base(mirrored.uri)
     lines = [
@@ -48,9 +48,11 @@ def report_runs(names: list[str], workspace: Path, output: Path | None, console:
     for directory in directories:
         built = build_again(directory)
         store = Store(built.workspace / "store")
-        found = [run_scores(stream, store) for stream in streams(built.milestones)]
+        found = [run_scores(stream, store, built.config.recipe) for stream in streams(built.milestones)]
         if any(not run.stages for run in found):
-            raise InputError(f"run {directory.name} has no evaluated model yet; finish it: python -m pipeline run {directory / 'experiment.yaml'}")
+            raise InputError(
+                f"run {directory.name} has no evaluated model yet; finish it: python -m pipeline run {directory / 'experiment.yaml'}"
+            )
         scores += found if len(names) == 1 else [replace(run, arm=" ".join(filter(None, (directory.name, run.arm)))) for run in found]
     place = output or (directories[0] / "report" if len(names) == 1 else workspace / "runs" / "report")
     files = write_report(scores, place, ", ".join(directory.name for directory in directories))

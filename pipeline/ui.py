@@ -19,7 +19,20 @@ def serve(workspace: Path, port: int) -> int:
     if not database.exists():
         raise InputError(f"there is no {database} yet; run an experiment first, or name its workspace with --workspace")
     environment = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     print(f"MLflow on http://127.0.0.1:{port}/?workflowType=machine_learning (Ctrl-C ends it)", flush=True)
     try:
         return subprocess.run(command, env=environment, check=False).returncode

@@ -6,7 +6,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -19,7 +19,7 @@ Place = tuple[str | int, ...]
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's core scalars: true/false, null, decimal integers and floats; all else is text."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
 
 for _tag, _pattern, _first in (
@@ -99,7 +99,7 @@ class _Reader:
         line = node.start_mark.line + 1
         self.nodes += 1
         if self.nodes > MAX_NODES or len(place) > MAX_DEPTH:
-            raise ConfigError(f"{self.file.name}:{line}: more than {MAX_NODES} values or {MAX_DEPTH} levels, counting every use of an alias")
+            raise ConfigError(f"{self.file.name}:{line}: over {MAX_NODES} values or {MAX_DEPTH} levels, counting each use of an alias")
         self.file.lines.setdefault(place, line)
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, place)

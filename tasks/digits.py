@@ -3,7 +3,7 @@
 The scans are scikit-learn's bundled set (1,797 real 8x8 scans, no download), split by scan, so no scan is in two splits. An example is a
 32x32 canvas of four cells with a question and a short answer, composed from its split's scans only.
 
-This file says what is asked (a `Scene`: which digits lie where, the question, the answer); `tasks/digits_canvas.py` holds the scans and draws.
+This file says what is asked (a `Scene`: which digits lie where, question, answer); `tasks/digits_canvas.py` holds the scans and draws.
 Example i depends only on (task, split, data_seed, i), never on how many are asked for.
 """
 

@@ -34,7 +34,9 @@ def scans() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise InputError("the digits tasks take their scans from scikit-learn, which is not installed; pip install 'mergeline[digits]'") from error
+        raise InputError(
+            "the digits tasks take their scans from scikit-learn, which is not installed; pip install 'mergeline[digits]'"
+        ) from error
     bunch = load_digits()
     return (bunch.images / 16).astype(np.float32), bunch.target.astype(int)
 

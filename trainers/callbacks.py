@@ -1,6 +1,6 @@
 """What the loop does besides learning: say how it goes, stop at a loss that is no number, and make checkpoints count.
 
-Both callbacks keep no state of their own: what they need lies in the Trainer's state, which a checkpoint carries, so that a resumed stage
+Neither keeps state of its own: the losses of the open window lie in the Trainer's state, which a checkpoint carries, so a resumed stage
 logs the same values at the same steps as an undisturbed one.
 """
 
@@ -49,7 +49,7 @@ class Progress(TrainerCallback):
 
 
 class Checkpointing(TrainerCallback):
-    """Asks for a checkpoint every `every` steps but not at the last one, which the stage's output holds; then seals it and drops old ones."""
+    """Asks for a checkpoint every `every` steps (not after the last, which the output holds), seals it and drops old ones."""
 
     def __init__(self, every: int, work: Path, stage: Mapping[str, Any]) -> None:
         self.every = every

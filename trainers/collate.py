@@ -1,7 +1,7 @@
 """From examples to a batch: image and conversation through the checkpoint's own processor, with the loss on the answer alone.
 
-An example is encoded when a batch first needs it and kept as long as there is room, so a small task is encoded once per stage and a large one
-within bounded memory. What a batch holds never depends on what was kept, so a resumed stage computes the same.
+An example is encoded when a batch first needs it and kept as long as there is room, so a small task is encoded once per stage and a large
+one within bounded memory. What a batch holds never depends on what was kept, so a resumed stage computes the same.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class AnswerCollator:
         return [self.examples[index] for index in indices]
 
     def _encode(self, indices: Sequence[int]) -> dict[int, Row] | None:
-        """One row per example, without its padding; None where the processor's tensors do not go by examples (many images, loose patches)."""
+        """One row per example, without its padding; None where the tensors do not go by examples (many images, loose patches)."""
         examples = self._at(indices)
         if len({len(example.images) for example in examples}) != 1 or len(examples[0].images) > 1:
             return None
@@ -78,11 +78,16 @@ class AnswerCollator:
         return batch | {"labels": labels}
 
     def _answer_lengths(self, examples: Sequence[Example], texts: Sequence[str]) -> list[int]:
-        """How many tokens follow the prompt. Counted before images are written out as many tokens: that lengthens prompt and whole alike."""
+        """How many tokens follow the prompt.
+
+        Counted before images are written out as many tokens: that lengthens prompt and whole alike.
+        """
         tokenizer = tokenizer_of(self.processor)
-        prompts = [question_text(self.processor, len(each.images), each.question) for each in examples]
+        asked = {(len(each.images), each.question): question_text(self.processor, len(each.images), each.question) for each in examples}
+        prompts = dict(zip(asked, tokenizer(list(asked.values()))["input_ids"], strict=True))
         found = []
-        for example, prompt, whole in zip(examples, tokenizer(prompts)["input_ids"], tokenizer(list(texts))["input_ids"], strict=True):
+        for example, whole in zip(examples, tokenizer(list(texts))["input_ids"], strict=True):
+            prompt = prompts[len(example.images), example.question]
             if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
                 raise InputError(
                     f"example {example.key!r}: the tokens of its prompt are not the beginning of the tokens of prompt and answer "

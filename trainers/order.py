@@ -1,7 +1,7 @@
 """Which example comes when: an order that belongs to (seed, epoch) alone.
 
-The sampler runs through the whole stage at once, so the loop sees one long epoch and a resume has one number to skip. Batch k of the stage holds
-the same examples for any number of workers and any micro batch: workers take micro batches in turn from the one order.
+The sampler runs through the whole stage at once, so the loop sees one long epoch and a resume has one number to skip. Batch k of the
+stage holds the same examples for any number of workers and any micro batch: workers take micro batches in turn from the one order.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Write a stage's model beside its start: the same tensor names and dtypes on disk, the same config, so that the two can be merged."""
+"""Write a stage's model as its start was written, so that the two can be merged: the same tensor names and dtypes, the same other files."""
 
 import json
 import shutil
@@ -15,17 +15,20 @@ from foundation.errors import InputError
 from foundation.files import publish_directory
 from models.load import save_checkpoint
 
+INDEX = "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """The dtypes that float32 holds exactly, so that a frozen weight comes back bit for bit."""
 
 
 def weight_files(checkpoint: Path) -> list[Path]:
     """The safetensors files of a checkpoint, sorted; InputError where it has none."""
-    index = checkpoint / "model.safetensors.index.json"
+    index = checkpoint / INDEX
     names = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {"model.safetensors"}
     files = sorted(checkpoint / name for name in names)
     if missing := [path.name for path in files if not path.exists()]:
-        raise InputError(f"{checkpoint}: weights {', '.join(missing)} are missing; a stage starts from safetensors files, convert or copy it again")
+        raise InputError(
+            f"{checkpoint}: weights {', '.join(missing)} are missing; a stage starts from safetensors files, convert or copy it again"
+        )
     return files
 
 
@@ -59,15 +62,25 @@ def write_output(model: PreTrainedModel, processor: Any, start: Path, output: Pa
     if len(wanted) > 1:
         cast_files(temporary, dtypes)
     refuse_other_tensors(temporary, start)
-    shutil.copyfile(start / "config.json", temporary / "config.json")
+    keep_other_files(temporary, start)
     publish_directory(temporary, output)
+
+
+def keep_other_files(checkpoint: Path, start: Path) -> None:
+    """Put back every file beside the weights that `start` has too: training changes weights, and saving again might reword a file."""
+    weights = {path.name for path in weight_files(checkpoint)} | {INDEX}
+    for path in sorted(checkpoint.iterdir()):
+        if path.name not in weights and (start / path.name).is_file():
+            shutil.copyfile(start / path.name, path)
 
 
 def cast_files(checkpoint: Path, dtypes: Mapping[str, str]) -> None:
     """Round each float tensor on disk to the dtype of its name in `dtypes`."""
     for path in weight_files(checkpoint):
         tensors = load_file(path)
-        save_file({name: tensor.to(FLOATS.get(dtypes.get(name, ""), tensor.dtype)) for name, tensor in tensors.items()}, path, {"format": "pt"})
+        save_file(
+            {name: tensor.to(FLOATS.get(dtypes.get(name, ""), tensor.dtype)) for name, tensor in tensors.items()}, path, {"format": "pt"}
+        )
 
 
 def refuse_other_tensors(checkpoint: Path, start: Path) -> None:
@@ -76,6 +89,6 @@ def refuse_other_tensors(checkpoint: Path, start: Path) -> None:
     for name in sorted(written.keys() | held.keys()):
         if written.get(name) != held.get(name):
             raise InputError(
-                f"tensor {name!r} is {held.get(name, 'absent')} in {start} but {written.get(name, 'absent')} after training, so the two could "
-                "not be merged; load the start with transformers and save it again before training"
+                f"tensor {name!r} is {held.get(name, 'absent')} in {start} but {written.get(name, 'absent')} after training, so the two "
+                "could not be merged; load the start with transformers and save it again before training"
             )

@@ -31,7 +31,6 @@ Log = Callable[[int, dict[str, float]], None]
 LOG_EVERY = 25
 
 
-
 def pretrain_digits(
     seed: int, output: Path, on_log: Log | None = None, threads: int = 2, recipe: DigitsPretraining | None = None
 ) -> dict[str, float]:
@@ -69,7 +68,7 @@ def teach_tower(model: "LlavaForConditionalGeneration", data: Encoded, recipe: D
         patches = model.model.vision_tower(data.pixels[rows], output_hidden_states=True).hidden_states[-1]
         return readings(patches, (data.digits[rows], data.colors[rows]))
 
-    return descend(trained, loss, len(data), recipe.tower, recipe, seed, lambda step, values: log(step, {f"tower_{k}": v for k, v in values.items()}))
+    return descend(trained, loss, recipe.tower, recipe, shuffled(len(data), recipe.tower, seed), "tower_loss", log)
 
 
 class Readings(nn.Module):
@@ -105,27 +104,27 @@ def teach_language(model: "LlavaForConditionalGeneration", data: Encoded, recipe
     def loss(rows: torch.Tensor) -> torch.Tensor:
         return model(**data.batch(rows), use_cache=False).loss
 
-    first = recipe.tower.steps
-    return descend(
-        trained, loss, len(data), recipe.language, recipe, seed + 1, lambda step, values: log(first + step, {f"language_{k}": v for k, v in values.items()})
-    )
+    def log_on(step: int, values: dict[str, float]) -> None:
+        log(recipe.tower.steps + step, values)
+
+    return descend(trained, loss, recipe.language, recipe, shuffled(len(data), recipe.language, seed + 1), "language_loss", log_on)
 
 
 def descend(
     weights: list[nn.Parameter],
     loss: Callable[[torch.Tensor], torch.Tensor],
-    examples: int,
     phase: Phase,
     recipe: DigitsPretraining,
-    seed: int,
+    batches: Iterator[torch.Tensor],
+    label: str,
     log: Log,
 ) -> float:
-    """Run one phase over shuffled rows; gives the mean loss of the last logged steps."""
+    """Run one phase over batches of row numbers; gives the mean loss of the steps logged last, which is logged as `label`."""
     optimizer = torch.optim.AdamW(weights, lr=phase.learning_rate, betas=(0.9, recipe.beta2), weight_decay=phase.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step, phase))
     recent: list[float] = []
     mean = math.nan
-    for step, rows in enumerate(shuffled(examples, phase.batch_size, phase.steps, seed), start=1):
+    for step, rows in enumerate(batches, start=1):
         value = loss(rows)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -135,7 +134,7 @@ def descend(
         recent.append(float(value.detach()))
         if step % LOG_EVERY == 0 or step == phase.steps:
             mean, recent = math.fsum(recent) / len(recent), []
-            log(step, {"loss": mean})
+            log(step, {label: mean})
     return mean
 
 
@@ -146,15 +145,15 @@ def pace(step: int, phase: Phase) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - phase.warmup_steps) / max(1, phase.steps - phase.warmup_steps)))
 
 
-def shuffled(examples: int, batch_size: int, steps: int, seed: int) -> Iterator[torch.Tensor]:
-    """`steps` batches of row numbers, each pass over the data in a new order drawn from `seed`."""
+def shuffled(examples: int, phase: Phase, seed: int) -> Iterator[torch.Tensor]:
+    """A phase's batches of row numbers, each pass over the data in a new order drawn from `seed`."""
     generator = torch.Generator().manual_seed(seed)
     queue = torch.empty(0, dtype=torch.int64)
-    for _ in range(steps):
-        while len(queue) < batch_size:
+    for _ in range(phase.steps):
+        while len(queue) < phase.batch_size:
             queue = torch.cat([queue, torch.randperm(examples, generator=generator)])
-        yield queue[:batch_size]
-        queue = queue[batch_size:]
+        yield queue[: phase.batch_size]
+        queue = queue[phase.batch_size :]
 
 
 @contextmanager

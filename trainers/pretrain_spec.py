@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from foundation.errors import ConfigError
+from tasks.digits import DigitsTask
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Phase:
     weight_decay: float
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.warmup_steps <= self.steps or self.weight_decay < 0:
+        counts = self.steps >= 1 and self.batch_size >= 1 and 0 <= self.warmup_steps <= self.steps
+        if not counts or self.learning_rate <= 0 or self.weight_decay < 0:
             raise ConfigError(
                 f"{self}: steps and batch_size must be at least 1, learning_rate above 0, "
                 "weight_decay at least 0, and warmup_steps between 0 and steps"
@@ -34,9 +36,9 @@ class DigitsPretraining:
     version: ClassVar[int] = 1
 
     tower: Phase = field(default_factory=lambda: Phase(steps=800, batch_size=64, learning_rate=3e-3, warmup_steps=50, weight_decay=0.05))
-    """The tower learns to tell each cell's digit and color on the layer LLaVA reads. Without the color target it ignores color."""
+    """The tower learns to tell each cell's digit and color on the layer LLaVA reads. Without the color target it would not tell colors."""
 
-    language: Phase = field(default_factory=lambda: Phase(steps=400, batch_size=64, learning_rate=2e-3, warmup_steps=50, weight_decay=0.01))
+    language: Phase = field(default_factory=lambda: Phase(steps=300, batch_size=64, learning_rate=2e-3, warmup_steps=40, weight_decay=0.01))
     """Projector and language model learn to answer the mixture."""
 
     samples: tuple[tuple[str, int], ...] = (
@@ -58,3 +60,10 @@ class DigitsPretraining:
 
     gradient_clip: float = 1.0
     """Largest norm of the gradient."""
+
+    def __post_init__(self) -> None:
+        names = [DigitsTask(name).name for name, _ in self.samples]
+        if not names or len(set(names)) < len(names) or any(count < 1 for _, count in self.samples):
+            raise ConfigError(f"samples {self.samples}: name each task once, with at least 1 example")
+        if not 0 <= self.beta2 < 1 or self.gradient_clip <= 0:
+            raise ConfigError(f"beta2 {self.beta2} must be from 0 to below 1, and gradient_clip {self.gradient_clip} above 0")

@@ -1,10 +1,10 @@
 """Checkpoints inside a stage, so that a kill loses only the work since the last one.
 
-`work/checkpoint-N` holds what `transformers.Trainer` saves (optimizer, schedule, random numbers of every worker, state) and the trained weights.
-Two things are ours. First, the weights lie under the names they have in memory: `save_pretrained` writes other names for LLaVA-like models, and
-the Trainer's own resume would then load none of them and only log a warning. Frozen weights are not repeated; they come from the start.
-Second, a manifest with name, size and SHA-256 of every file is written last: without it, or with a file that does not match, a checkpoint
-is half-written or damaged, and it is removed and passed over.
+`work/checkpoint-N` holds what `transformers.Trainer` saves (optimizer, schedule, random numbers of every worker, state) and the trained
+weights. Two things are ours. First, the weights lie under the names they have in memory: `save_pretrained` writes other names for LLaVA
+and its kin, and the Trainer's own resume would then load none of them and only log a warning. Frozen weights are not repeated; they come
+from the start. Second, a manifest with name, size and SHA-256 of every file is written last: without it, or with a file that does not
+match, a checkpoint is half-written or damaged, and it is removed and passed over.
 """
 
 import json

@@ -1,8 +1,8 @@
 """How one stage learns: a frozen value that is checked before anything runs.
 
-Fields marked as execution say how the stage runs; all others decide the bytes it writes. The number of workers is not here: it is how the stage
-is started. It changes no rule (the global batch stays `batch_size`), but sums run in another order, so bits hold for one number of workers.
-Light to import: no torch.
+Fields marked as execution say how the stage runs; all others decide the bytes it writes. The number of workers is not here: it is how the
+stage is started. It changes no rule (the global batch stays `batch_size`), but sums run in another order, so bits hold for one number of
+workers. Light to import: no torch.
 """
 
 import math
@@ -109,7 +109,10 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class Batches:
-    """How the global batch is cut and how many steps there are. Every batch is whole: an epoch leaves out `examples % batch_size` examples."""
+    """How the global batch is cut and how many steps there are.
+
+    Every batch is whole: an epoch leaves out `examples % batch_size` examples.
+    """
 
     workers: int
     micro_batch: int

@@ -1,7 +1,8 @@
 """The contract of a strategy: how a model takes up a task. Plain fine-tuning of chosen parts is the one here.
 
-A strategy is a frozen dataclass whose fields are its hyperparameters; `start` prepares a freshly loaded model and says what the loop shall do
-besides. It runs on every worker, before the optimizer is made, and again after a resume: it must not draw on anything but the model and its fields.
+A strategy is a frozen dataclass whose fields are its hyperparameters; `start` prepares a freshly loaded model and says what the loop
+shall do besides. It runs on every worker, before the optimizer is made, and again after a resume: it must not draw on anything but the
+model and its fields.
 """
 
 from collections.abc import Mapping

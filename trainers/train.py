@@ -1,8 +1,8 @@
 """One stage of learning, start directory to checkpoint directory.
 
 Call `train_stage` on every worker with the same arguments: inside a Ray Train worker function, under torchrun, or alone in a notebook.
-Killed at any time and called again, it goes on from its last checkpoint and writes the same bytes. With several machines, `start`, `work` and
-`output` lie on storage they share.
+Killed at any time and called again, it goes on from its last checkpoint and writes the same bytes. With several machines, `start`, `work`
+and `output` lie on storage they share.
 """
 
 import time
@@ -30,7 +30,10 @@ from trainers.workers import first_decides, reproducible, world_size
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did. `loss` is the mean over the last window of `log_steps`; the speed is that of the steps run since the last resume."""
+    """What a stage did.
+
+    `loss` is the mean over the last window of `log_steps`; the speed is that of the steps run since the last resume.
+    """
 
     steps: int
     samples: int
@@ -55,8 +58,8 @@ def train_stage(
 ) -> StageResult:
     """Train the model in `start` on the task's training split and write it to `output`, under the same tensor names and dtypes.
 
-    `work` holds the checkpoints of this stage alone and may be removed once `output` is there. `on_log(step, values)` is called on the first
-    worker; after a resume steps come again, with the same values. `strategy` is plain fine-tuning of `spec.parts` unless given.
+    `work` holds the checkpoints of this stage alone and may be removed once `output` is there. `on_log(step, values)` is called on the
+    first worker; after a resume steps come again, with the same values. `strategy` is plain fine-tuning of `spec.parts` unless given.
 
     Raises ConfigError for settings that cannot be honoured, InputError for a start that does not fit or a loss that is no number.
     """

@@ -19,7 +19,7 @@ from pipeline.recipes.sequential import Sequential, sequential
 from pipeline.recipes.wise_ft import WiseFT, wise_ft
 from pipeline.yaml_file import YamlFile
 
-ARMS = {"sequential": (Sequential, sequential), "wise_ft": (WiseFT, wise_ft)}
+ARMS: dict[str, tuple[type[Stream], Any]] = {"sequential": (Sequential, sequential), "wise_ft": (WiseFT, wise_ft)}
 
 
 class Compare(Settings):
@@ -45,7 +45,7 @@ class Compare(Settings):
 def compare(c: Compare, store: Path) -> Iterator[Milestone]:
     """The milestones of every arm and seed."""
     for arm, recipe, stream in c.streams():
-        make: Any = ARMS[recipe][1]
+        make = ARMS[recipe][1]
         for milestone in make(stream, store):
             yield replace(milestone, arm=arm)
 

@@ -1,7 +1,7 @@
 """MLflow as a book that can be written again: every run and model is found by a key of ours before it is made.
 
-Making a run is not idempotent in MLflow, and a killed pipeline writes its book again; so each run and model carries the tag `mergeline.key`,
-and metrics keep the time stamps of their records (MLflow drops an identical point). One process writes. The file store is not offered.
+Making a run is not idempotent in MLflow, and a killed pipeline writes its book again; so runs and models carry the tag `mergeline.key`, and
+metrics keep the time stamps of their records (MLflow drops an identical point). One process writes. The file store is not offered.
 """
 
 import logging
@@ -57,7 +57,9 @@ def sqlite_has_run(uri: str, run_id: str) -> bool:
         return False
     try:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-            return connection.execute("select 1 from runs where run_uuid = ? and lifecycle_stage = 'active'", (run_id,)).fetchone() is not None
+            return (
+                connection.execute("select 1 from runs where run_uuid = ? and lifecycle_stage = 'active'", (run_id,)).fetchone() is not None
+            )
     except sqlite3.Error:
         return False
 

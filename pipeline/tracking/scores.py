@@ -73,7 +73,12 @@ class ScoreMirror:
             if members:
                 mean = sum(scores[task.name].accuracy for task in members) / len(members)
                 metrics.append(Metric(f"acc/{group}", mean, finished, milestone.stage))
-        params: dict[str, Any] = {"role": milestone.role.value, "stage": milestone.stage, "trained": milestone.task or "-", "merge": self.weights}
+        params: dict[str, Any] = {
+            "role": milestone.role.value,
+            "stage": milestone.stage,
+            "trained": milestone.task or "-",
+            "merge": self.weights,
+        }
         params |= {"arm": milestone.arm, "seed": milestone.seed} if milestone.arm else {}
         self.book.describe(run, {**params, "split": suite.split.value}, {"mergeline.model_id": model, "mergeline.step": record.key})
         self.book.log(run, metrics)
@@ -82,11 +87,16 @@ class ScoreMirror:
 
     def _track(self, role: Role, started: float) -> str:
         name = "no merge" if len(self.roles) == 1 else f"{role.value} merge"
-        tags = {"mergeline.kind": "track", "mergeline.role": role.value, "mergeline.arm": self.stream[0].arm, "mlflow.runColor": COLORS[role]}
+        tags = {
+            "mergeline.kind": "track",
+            "mergeline.role": role.value,
+            "mergeline.arm": self.stream[0].arm,
+            "mlflow.runColor": COLORS[role],
+        }
         return self.book.run(f"{self.place}/track/{role.value}", self.prefix + name, self.tags(tags), started)
 
     def _track_points(self, role: Role) -> None:
-        from pipeline.run_scores import stage_metrics
+        from pipeline.report.run_scores import stage_metrics
 
         scores = run_scores(self.stream, self.store)
         rows = [milestone for milestone in self.stream if milestone.role in (Role.BASE, role)]

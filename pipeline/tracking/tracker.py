@@ -1,6 +1,6 @@
 """Tracking beside the work: one thread of the driver writes MLflow while Ray runs the graph, and never holds it up.
 
-If MLflow cannot be reached the work goes on; the records hold everything, and the mirror is written again at the end of this or the next run.
+If MLflow cannot be reached the work goes on: the records hold everything, and the mirror is written again at the end of this run or the next.
 """
 
 import json
@@ -108,4 +108,5 @@ def already_mirrored(built: Built) -> Mirrored | None:
     uri = tracking_uri(built.config.tracking.uri, built.workspace)
     if content.pop("identity") != built.identity or content["uri"] != uri or not sqlite_has_run(uri, content["pipeline_run"]):
         return None
-    return Mirrored(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+    compared, tracks = tuple(content["compared"]), tuple(content["tracks"])
+    return Mirrored(uri, content["experiment"], content["pipeline_run"], compared, tracks)

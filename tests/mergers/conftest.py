@@ -43,7 +43,9 @@ class Bench:
         """Sources by role."""
         return [Source(name, read_checkpoint(path), origin=f"digest-of-{name}") for name, path in paths.items()]
 
-    def merge(self, merger: Merger, output: str = "out", executor=None, progress=None, options: dict | None = None, **paths: Path) -> MergeResult:
+    def merge(
+        self, merger: Merger, output: str = "out", executor=None, progress=None, options: dict | None = None, **paths: Path
+    ) -> MergeResult:
         """Plan and execute."""
         plan = plan_merge(merger, self.sources(**paths), self.root / output, **(options or {}))
         return execute(plan, executor, progress)

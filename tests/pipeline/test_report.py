@@ -12,11 +12,11 @@ from rich.console import Console
 
 from evaluators.scores import TaskScore
 from foundation.errors import InputError
-from pipeline import run_scores
-from pipeline.comparison import arms_of, estimate, estimate_text, paired_differences, percent
+from pipeline.report import run_scores
+from pipeline.report.comparison import arms_of, estimate, estimate_text, paired_differences, percent
 from pipeline.report import print_tables, write_report
-from pipeline.run_scores import RunScores, StageScores, score_matrix, stage_metrics, summary
-from pipeline.tables import markdown, stage_grid
+from pipeline.report.run_scores import RunScores, StageScores, score_matrix, stage_metrics, summary
+from pipeline.report.tables import markdown, stage_grid
 
 HALF = "0.5 x previous + 0.5 x tuned"
 STREAM, HELD_OUT = ("a", "b"), ("h", "k")

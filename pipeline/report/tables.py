@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.comparison import COMPARED, Arm, after_stage, arm_label, arms_of, estimate_text, paired_differences, percent
-from pipeline.run_scores import AFTER, BASE, BEFORE, RunScores, StageScores, mean_with_stderr, rows_of, stage_metrics, stages_done
+from pipeline.report.comparison import COMPARED, Arm, after_stage, arm_label, arms_of, estimate_text, paired_differences, percent
+from pipeline.report.run_scores import AFTER, BASE, BEFORE, RunScores, StageScores, mean_with_stderr, rows_of, stage_metrics, stages_done
 
 if TYPE_CHECKING:
     from rich.console import Console

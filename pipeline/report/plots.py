@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from pipeline.comparison import Arm, Estimate, after_stage, arm_label, estimate
-from pipeline.run_scores import AFTER, BEFORE, score_matrix, stderr_matrix, summary
+from pipeline.report.comparison import Arm, Estimate, after_stage, arm_label, estimate
+from pipeline.report.run_scores import AFTER, BEFORE, score_matrix, stderr_matrix, summary
 
 ORANGE, BLUE, INK, GRAY = "#d97706", "#2563eb", "#1f2937", "#9ca3af"
 ARM_COLORS = ("#6b7280", "#2563eb", "#d97706", "#059669", "#a21caf", "#0891b2", "#b91c1c", "#4d7c0f")
@@ -144,53 +144,42 @@ def _label_groups(axes: Axes, held_out: Sequence[str], lefts: Sequence[float]) -
 @styled
 def before_after(arm: Arm) -> Figure:
     """Held-out mean and stream mean over the stages, before and after the merge, with standard errors."""
-    run = arm.runs[0]
-    groups = [
-        ("Held-out tasks, never trained", slice(0, len(run.held_out))),
-        ("Stream tasks, trained one after another", slice(len(run.held_out), None)),
-    ]
-    groups = groups if run.held_out else groups[1:]
+    held = len(arm.runs[0].held_out)
+    groups = [("Held-out tasks, never trained", slice(0, held)), ("Stream tasks, trained one after another", slice(held, None))]
+    groups = groups if held else groups[1:]
     figure = Figure(figsize=(5.4 * len(groups), 4.6), layout="constrained")
     figure.suptitle(arm_label(arm), x=0.01, ha="left", fontsize=13, fontweight="bold")
+    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
+    for axes, (title, columns) in zip(panels, groups, strict=True):
+        _curves_panel(axes, arm, columns)
+        axes.set_title(title)
+    panels[0].set(ylabel="mean accuracy in %", ylim=(0, 102))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
+    count = len(arm.runs)
+    over = f"mean of {count} seeds; bars: ± 1 standard error over seeds" if count > 1 else "bars: ± 1 standard error over samples"
+    figure.text(0.99, 0.015, over, ha="right", va="bottom", fontsize=9.5, color="#4b5563")
+    return figure
+
+
+def _curves_panel(axes: Axes, arm: Arm, columns: slice) -> None:
+    """The mean over `columns` after each stage, one curve per role; the base model's level as a dotted line."""
+    run = arm.runs[0]
     looks = {
         BEFORE: (ORANGE, "s", "--", "before the merge"),
         AFTER: (BLUE, "o", "-", "after the merge" if run.merges else "after each stage"),
     }
-    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
-    for axes, (title, columns) in zip(panels, groups, strict=True):
-        for role in run.roles:
-            color, marker, line, label = looks[role]
-            means, errors = _curve(arm, role, columns)
-            skip = 1 if role == BEFORE else 0
-            stages = np.arange(len(means))
-            axes.errorbar(
-                stages[skip:],
-                100 * means[skip:],
-                100 * errors[skip:],
-                color=color,
-                marker=marker,
-                linestyle=line,
-                linewidth=1.8,
-                markersize=5,
-                label=label,
-            )
-        base = 100 * _curve(arm, AFTER, columns)[0][0]
-        axes.axhline(base, color=GRAY, linewidth=1, linestyle=":", zorder=0, label="base model")
-        axes.set_title(title)
-        axes.set_xticks(range(len(run.stream) + 1), ["base", *run.stream])
-        _slant(axes, run.stream, room=8)
-        axes.set_xlabel("stage just trained")
-        axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
-        axes.set_axisbelow(True)
-    panels[0].set(ylabel="mean accuracy in %", ylim=(0, 102))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
-    over = (
-        f"mean of {len(arm.runs)} seeds; bars: ± 1 standard error over seeds"
-        if len(arm.runs) > 1
-        else "bars: ± 1 standard error over samples"
-    )
-    figure.text(0.99, 0.015, over, ha="right", va="bottom", fontsize=9.5, color="#4b5563")
-    return figure
+    for role in run.roles:
+        color, marker, line, label = looks[role]
+        means, errors = _curve(arm, role, columns)
+        shown = np.arange(1 if role == BEFORE else 0, len(means))
+        look = {"color": color, "marker": marker, "linestyle": line, "linewidth": 1.8, "markersize": 5, "label": label}
+        axes.errorbar(shown, 100 * means[shown], 100 * errors[shown], **look)
+    axes.axhline(100 * _curve(arm, AFTER, columns)[0][0], color=GRAY, linewidth=1, linestyle=":", zorder=0, label="base model")
+    axes.set_xticks(range(len(run.stream) + 1), ["base", *run.stream])
+    _slant(axes, run.stream, room=8)
+    axes.set_xlabel("stage just trained")
+    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 @styled

@@ -15,11 +15,9 @@ from pathlib import Path
 
 from foundation.errors import InputError
 from foundation.files import write_atomic
-from pipeline.comparison import Arm, arm_label, arms_of, paired_differences
-from pipeline.run_scores import BEFORE, RunScores, StageScores, rows_of, score_matrix, stage_metrics, summary
-from pipeline.tables import comparison_grid, difference_grid, markdown, print_tables, stage_grid, summary_grid
-
-__all__ = ["RunScores", "StageScores", "print_tables", "score_matrix", "stage_metrics", "summary", "write_report"]
+from pipeline.report.comparison import Arm, arm_label, arms_of, paired_differences
+from pipeline.report.run_scores import BEFORE, RunScores, rows_of, summary
+from pipeline.report.tables import comparison_grid, difference_grid, markdown, stage_grid, summary_grid
 
 WORDS = """\
 How to read the figures (accuracies in percent, differences in percentage points; stage 0 is the base model):
@@ -54,7 +52,7 @@ def write_report(runs: Sequence[RunScores], directory: Path, title: str) -> list
 
 def pictures(arms: Sequence[Arm], several: bool) -> dict[str, bytes]:
     """File name -> PNG."""
-    from pipeline import plots
+    from pipeline.report import plots
 
     drawn: dict[str, bytes] = {}
     for arm in arms:

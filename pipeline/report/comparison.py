@@ -12,7 +12,7 @@ from itertools import combinations
 
 from evaluators.scores import task_score
 from foundation.errors import InputError
-from pipeline.run_scores import AFTER, RunScores, rows_of, stages_done, summary
+from pipeline.report.run_scores import AFTER, RunScores, rows_of, stages_done, summary
 
 COMPARED = {
     "acc/average": "average accuracy",

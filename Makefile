@@ -1,0 +1,52 @@
+# Everything a person or CI runs. `make demo` and `make test` work on a fresh machine with Python 3.11, pip and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+CODE := foundation mergers tasks models trainers evaluators pipeline tests
+
+export PYTHONHASHSEED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help setup demo compare test quick check format lint types layers clean
+
+help:            ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## make .venv with the pinned versions
+
+# torch first, at its pinned version: a resolver left alone would bring gigabytes of CUDA.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY)   ## five stages of learning and merging on real images, a few minutes on two cores
+	$(BIN)/python -m pipeline run experiments/digits_wise_ft.yaml
+
+compare: $(READY) ## sequential against WiSE-FT, two learning rates, three seeds (about an hour on two cores)
+	$(BIN)/python -m pipeline run experiments/digits_compare.yaml
+
+test: $(READY)   ## all tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+quick: $(READY)  ## the tests that need no cluster and take no more than seconds
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not cluster'
+
+check: format lint types layers test  ## what CI does
+
+format: $(READY)
+	$(BIN)/ruff format --check $(CODE)
+
+lint: $(READY)
+	$(BIN)/ruff check $(CODE)
+
+types: $(READY)
+	$(BIN)/mypy
+
+layers: $(READY)
+	$(BIN)/lint-imports
+
+clean:           ## remove the environment and caches, not your store and runs
+	rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache .pytest_cache *.egg-info
