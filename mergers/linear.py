@@ -161,8 +161,8 @@ def interpolate(first: Tensor, second: Tensor, weight: float) -> Tensor:
         first, second = first.to(dtype), second.to(dtype)
     result = torch.lerp(first, second, weight)
     if weight < 0.5:
-        # Below 0.5 lerp is first + weight * (second - first), which turns two -0.0 into +0.0. The result of two negatives is negative, so setting
-        # their common sign bit changes nothing else.
+        # Below 0.5 lerp is first + weight * (second - first), which turns two -0.0 into +0.0. The result of two negatives is negative, so
+        # setting their common sign bit changes nothing else.
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[result.element_size()]
         both_negative = (first.view(bits) & second.view(bits)).bitwise_and_(torch.iinfo(bits).min)
         result.view(bits).bitwise_or_(both_negative)
@@ -172,7 +172,8 @@ def interpolate(first: Tensor, second: Tensor, weight: float) -> Tensor:
 def accumulate(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """sum_i w_i x_i as x_0 - sum_{i>0} w_i (x_0 - x_i), added up in the order given.
 
-    The same value, as the weights sum to 1. Written this way, elements that are equal in all tensors lose a zero and keep every bit (also -0.0).
+    The same value, as the weights sum to 1. Written this way, elements that are equal in all tensors lose a zero and keep every bit,
+    that of -0.0 included.
     """
     dtype = compute_dtype(tensors)
     first = tensors[0].to(dtype)

@@ -27,6 +27,24 @@ def load_model(directory: str | Path, dtype: "torch.dtype | str | None" = None) 
     is of another kind, or its tensors are not exactly the model's (names and shapes).
     """
     from safetensors import SafetensorError
+
+    kind = class_for(directory)
+    # Shape mismatches are let through here only to be refused below with the other faults, in one message.
+    options = {"dtype": "auto" if dtype is None else dtype, "trust_remote_code": False, "ignore_mismatched_sizes": True}
+    try:
+        model, report = kind.from_pretrained(directory, output_loading_info=True, **options)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{directory}: its weights cannot be read: {first_line(error)}; copy the checkpoint again") from error
+    faults = [describe_fault(fault, report[f"{fault}_keys"]) for fault in FAULTS if report[f"{fault}_keys"]]
+    if not faults and was_untied(model):
+        faults = ["lm_head and the token embeddings differ, although the config ties them"]
+    if faults:
+        raise InputError(f"{directory}: the tensors do not fit {type(model).__name__}: {'; '.join(faults)}; save the checkpoint again")
+    return model
+
+
+def class_for(directory: str | Path) -> Any:
+    """The Auto* class that loads the model in `directory`; InputError where there is none."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     refuse_own_code(directory)
@@ -35,24 +53,13 @@ def load_model(directory: str | Path, dtype: "torch.dtype | str | None" = None) 
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{directory}: its config.json fits no model that transformers has: {first_line(error)}") from error
     kinds: list[Any] = [AutoModelForImageTextToText, AutoModelForCausalLM]
-    kind = next((each for each in kinds if type(config) in each._model_mapping), None)
-    if kind is None:
+    found = next((kind for kind in kinds if type(config) in kind._model_mapping), None)
+    if found is None:
         raise InputError(
             f"{directory}: model type {config.model_type!r} is neither an image-text-to-text model nor a causal language model; "
             "name a checkpoint of one of these kinds"
         )
-    # Shape mismatches are let through here only to be refused below with the other faults, in one message.
-    options = {"dtype": "auto" if dtype is None else dtype, "trust_remote_code": False, "ignore_mismatched_sizes": True}
-    try:
-        model, report = kind.from_pretrained(directory, output_loading_info=True, **options)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{directory}: its weights cannot be read: {first_line(error)}; copy the checkpoint again") from error
-    faults = [describe_fault(kind, report[f"{kind}_keys"]) for kind in FAULTS if report[f"{kind}_keys"]]
-    if not faults and was_untied(model):
-        faults = ["lm_head and the token embeddings differ, although the config ties them"]
-    if faults:
-        raise InputError(f"{directory}: the tensors do not fit {type(model).__name__}: {'; '.join(faults)}; save the checkpoint again")
-    return model
+    return found
 
 
 def was_untied(model: "PreTrainedModel") -> bool:

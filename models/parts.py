@@ -149,7 +149,7 @@ def parameters_of(model: "PreTrainedModel", part: str) -> list[str]:
     names = [name for name, _ in model.named_parameters()]
     if part in INSIDE:
         pattern = re.compile(re.escape(layout.decoder) + INSIDE[part])
-        found = [name for name in names if pattern.match(name) and part_of(name, layout) == LANGUAGE_MODEL]
+        found = [name for name in names if pattern.match(name)]
     else:
         found = [name for name in names if part_of(name, layout) == part]
     if not found:

@@ -21,9 +21,12 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[N
     """Ray, from `address`, else `RAY_ADDRESS`, else started here with `cpus` (all of the machine's if None)."""
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    if ray.is_initialized():  # in a notebook or a test: the caller's own connection, which stays
+        yield
+        return
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     local = {"include_dashboard": False, "num_cpus": cpus} if where == "local" else {}
     runtime_env = {"env_vars": WORKER_ENVIRONMENT}

@@ -55,12 +55,18 @@ class PretrainSettings(Settings):
 
     tower_steps: Count | None = None
     language_steps: Count | None = None
+    most_samples: Count | None = None  # of each task in the mixture
     threads: Count = 2
 
     def recipe(self) -> DigitsPretraining:
         """The recipe these settings ask for."""
         recipe = DigitsPretraining()
-        return replace(recipe, tower=_shortened(recipe.tower, self.tower_steps), language=_shortened(recipe.language, self.language_steps))
+        return replace(
+            recipe,
+            tower=_shortened(recipe.tower, self.tower_steps),
+            language=_shortened(recipe.language, self.language_steps),
+            samples=tuple((task, min(count, self.most_samples or count)) for task, count in recipe.samples),
+        )
 
 
 def _shortened(phase: Phase, steps: int | None) -> Phase:

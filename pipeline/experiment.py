@@ -7,7 +7,7 @@ settings never share a report. Overrides that only say how to run (workers, acto
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,6 @@ def build(path: Path, overrides: Sequence[str] = ()) -> Built:
     told = [override for position, override in enumerate(overrides) if _changes(path, overrides, position, milestones)]
     name = "-".join([config.name, *(re.sub(r"[^A-Za-z0-9._=+-]+", "_", override) for override in told)])
     return Built(config, name, milestones, {**file.data, "workspace": str(Path(config.workspace).absolute())})
-
-
-def build_again(run_directory: Path) -> Built:
-    """The experiment of an earlier run, from the file it left in its directory."""
-    return replace(build(run_directory / EXPERIMENT_FILE), name=run_directory.name)
 
 
 def validate(path: Path, overrides: Sequence[str] = ()) -> str:

@@ -1,18 +1,75 @@
-"""From records to results: the scores of every arm and seed, read from the store."""
+"""From records to results: the scores of every arm and seed.
 
+A run leaves `run.json` in its directory: its milestones as plain rows, by step key. Reports are made from these rows and the store alone, so an old run can be reported again after code, data or defaults have changed.
+"""
+
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 
 from evaluators.scores import TaskScore
+from foundation.errors import InputError
+from foundation.files import write_json_atomic
 from pipeline.recipes.milestone import Milestone, Role
-from pipeline.report.run_scores import RunScores, StageScores
+from pipeline.report import RunScores, StageScores
 from pipeline.steps import FineTune
 from pipeline.store import Record, Store
 
+RUN_FILE = "run.json"
 
-def task_scores(record: Record) -> dict[str, TaskScore]:
-    """The scores in an evaluation's record."""
-    return {task: TaskScore(**score) for task, score in record.metrics.items()}
+
+@dataclass(frozen=True)
+class Row:
+    """A milestone as plain data: which stored evaluation shows which model of which stage."""
+
+    arm: str
+    seed: int
+    stage: int
+    role: str
+    task: str | None
+    weights: str
+    training: str
+    stream: tuple[str, ...]
+    held_out: tuple[str, ...]
+    evaluation: str  # step keys
+    model: str
+
+
+def rows(milestones: Sequence[Milestone], recipe: str) -> list[Row]:
+    """The rows of an experiment; an arm without a name is called after its recipe."""
+    return [
+        Row(
+            arm=milestone.arm or recipe,
+            seed=milestone.seed,
+            stage=milestone.stage,
+            role=milestone.role.value,
+            task=milestone.task,
+            weights=milestone.weights,
+            training=_training(milestone),
+            stream=tuple(task.name for task in milestone.evaluation.suite.stream),
+            held_out=tuple(task.name for task in milestone.evaluation.suite.held_out),
+            evaluation=milestone.evaluation.key,
+            model=milestone.model.key,
+        )
+        for milestone in milestones
+    ]
+
+
+def write_rows(run_directory: Path, found: Sequence[Row], identity: str) -> None:
+    """Leave the rows in the run's directory."""
+    write_json_atomic(run_directory / RUN_FILE, {"format": 1, "identity": identity, "milestones": [asdict(row) for row in found]})
+
+
+def read_rows(run_directory: Path) -> list[Row]:
+    """The rows a run left; InputError if it left none."""
+    path = run_directory / RUN_FILE
+    try:
+        content = json.loads(path.read_text())
+        return [Row(**{**row, "stream": tuple(row["stream"]), "held_out": tuple(row["held_out"])}) for row in content["milestones"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as a run ({error}); run the experiment again to write it anew") from error
 
 
 def streams(milestones: Sequence[Milestone]) -> list[list[Milestone]]:
@@ -20,29 +77,33 @@ def streams(milestones: Sequence[Milestone]) -> list[list[Milestone]]:
     return [list(group) for _, group in groupby(milestones, key=lambda milestone: (milestone.arm, milestone.seed))]
 
 
-def run_scores(milestones: Sequence[Milestone], store: Store, name: str = "") -> RunScores:
-    """The scores of one arm and seed, as far as they are stored: a stage is in only if all before it are. An arm without a name is called `name`."""
-    suite = milestones[0].evaluation.suite
+def all_scores(found: Sequence[Row], store: Store) -> list[RunScores]:
+    """The scores of every arm and seed, as far as they are stored."""
+    return [run_scores(list(group), store) for _, group in groupby(found, key=lambda row: (row.arm, row.seed))]
+
+
+def run_scores(found: Sequence[Row], store: Store) -> RunScores:
+    """The scores of one arm and seed; a stage is in only if all before it are."""
     stages = []
-    for milestone in milestones:
-        record = store.record(milestone.evaluation)
+    for row in found:
+        record = store.by_key(row.evaluation)
         if record is None:
             break
-        stages.append(StageScores(milestone.stage, milestone.task, milestone.role.value, task_scores(record)))
-    return RunScores(
-        arm=milestones[0].arm or name,
-        seed=milestones[0].seed,
-        stream=tuple(task.name for task in suite.stream),
-        held_out=tuple(task.name for task in suite.held_out),
-        weights=next((milestone.weights for milestone in milestones if milestone.weights), ""),
-        stages=tuple(stages),
-        training=_training(milestones),
-    )
+        stages.append(StageScores(row.stage, row.task, row.role, task_scores(record)))
+    weights = next((row.weights for row in found if row.weights), "")
+    training = next((row.training for row in found if row.training), "")
+    return RunScores(found[0].arm, found[0].seed, found[0].stream, found[0].held_out, weights, tuple(stages), training)
 
 
-def _training(milestones: Sequence[Milestone]) -> str:
-    for milestone in milestones:
-        if milestone.role is not Role.BASE and isinstance(milestone.model, FineTune):
-            train = milestone.model.train
-            return f"{' + '.join(train.parts)}, learning rate {train.learning_rate:g}"
-    return ""
+def task_scores(record: Record) -> dict[str, TaskScore]:
+    """The scores in an evaluation's record."""
+    return {task: TaskScore(**score) for task, score in record.metrics.items()}
+
+
+def _training(milestone: Milestone) -> str:
+    """What the stage trained and how, for milestones that show a fine-tuned model."""
+    if milestone.role is Role.BASE or not isinstance(milestone.model, FineTune):
+        return ""
+    train = milestone.model.train
+    duration = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs:g} epochs"
+    return f"{' + '.join(train.parts)}, learning rate {train.learning_rate:g}, {duration} of {train.batch_size}"

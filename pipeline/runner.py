@@ -1,6 +1,6 @@
 """Run an experiment: plan, run what is missing on Ray, then the view, the report, MLflow and the tables.
 
-The run holds a lock on its directory: a second `run` of the same name is refused. Other experiments may use the same store at the same time.
+The run holds a lock on its directory: a second `run` of the same name is refused. Other experiments may use the store at the same time.
 """
 
 import signal
@@ -18,7 +18,7 @@ from foundation.errors import Interrupted, ResourceError
 from foundation.files import write_atomic
 from pipeline.experiment import EXPERIMENT_FILE, Built
 from pipeline.plan import needed
-from pipeline.results import run_scores, streams
+from pipeline.results import all_scores, rows, write_rows
 from pipeline.step import Step
 from pipeline.store import Store
 from pipeline.titles import step_titles
@@ -40,6 +40,7 @@ def run(built: Built, console: Console, address: str | None = None, cpus: int | 
     store = Store(built.workspace / "store")
     with _alone(built.run_directory):
         write_atomic(built.run_directory / EXPERIMENT_FILE, yaml.safe_dump(built.resolved, sort_keys=False, allow_unicode=True))
+        write_rows(built.run_directory, rows(built.milestones, built.config.recipe), built.identity)
         steps = needed(built.targets, store)
         console.print(f"{built.name}: {len(steps)} of {len(built.steps)} steps to run", highlight=False)
         mirrored = already_mirrored(built) if not steps else None
@@ -83,7 +84,7 @@ def _run_steps(
 def _write_report(built: Built, store: Store, directory: Path) -> None:
     from pipeline.report import write_report
 
-    write_report([run_scores(stream, store, built.config.recipe) for stream in streams(built.milestones)], directory, built.name)
+    write_report(all_scores(rows(built.milestones, built.config.recipe), store), directory, built.name)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from tasks.task import Task
 from trainers.pretrain_spec import DigitsPretraining
 from trainers.spec import TrainSpec
 
-
 ONE_WORKER = Resources()
 
 
@@ -69,7 +68,7 @@ class FineTune(Step):
     start: Step
     task: Task
     train: TrainSpec
-    resources: Resources = execution(ONE_WORKER)
+    resources: Resources = execution(ONE_WORKER)  # noqa: RUF009
 
     @property
     def ray_options(self) -> dict[str, Any]:

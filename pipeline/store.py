@@ -80,14 +80,16 @@ class Store:
                 return f"its file {name} has {path.stat().st_size} bytes where the record says {size}"
         return None
 
+    def by_key(self, key: str) -> Record | None:
+        """The record of a finished step by its key alone, for reports; its files are not looked at."""
+        path = self.root / key / "record.json"
+        return Record(key, _content(path), path.parent) if path.exists() else None
+
     def _read(self, step: Step) -> Record:
         path = self.directory(step) / "record.json"
-        try:
-            content = json.loads(path.read_text())
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON ({error}); remove {path.parent.name} from the store and run again") from error
-        if content.get("format") != RECORD_FORMAT or content.get("fingerprint") != step.fingerprint:
-            raise InputError(f"{path} is not the record of {step.key} in format {RECORD_FORMAT}; remove that directory and run again")
+        content = _content(path)
+        if content.get("fingerprint") != step.fingerprint:
+            raise InputError(f"{path} is not the record of {step.key}; remove that directory from the store and run again")
         return Record(step.key, content, path.parent)
 
     @contextmanager
@@ -131,3 +133,13 @@ class Store:
         write_json_atomic(directory / "record.json", content)
         shutil.rmtree(directory / "work", ignore_errors=True)
         return self._read(step)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); remove {path.parent.name} from the store and run again") from error
+    if not isinstance(content, dict) or content.get("format") != RECORD_FORMAT:
+        raise InputError(f"{path} is not a record in format {RECORD_FORMAT}; remove {path.parent.name} from the store and run again")
+    return content

@@ -1,4 +1,4 @@
-"""The end of a run on the terminal: tables, where report and checkpoints lie, how to see it in MLflow. And `report`, which does it again."""
+"""The end of a run on the terminal: tables, where things lie, how to see it in MLflow. And `report`, which does it again."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +7,11 @@ from rich.console import Console
 
 from foundation.errors import InputError
 from foundation.hints import unknown
-from pipeline.experiment import EXPERIMENT_FILE, Built, build_again
+from pipeline.experiment import Built
 from pipeline.report import write_report
 from pipeline.report.run_scores import RunScores
 from pipeline.report.tables import print_tables
-from pipeline.results import run_scores, streams
+from pipeline.results import RUN_FILE, all_scores, read_rows, rows
 from pipeline.runner import Finished
 from pipeline.store import Store
 from pipeline.tracking.links import compare_runs, metric_page, ui_base
@@ -21,7 +21,7 @@ def print_finished(built: Built, finished: Finished, console: Console, arguments
     """Tables, places and the next commands."""
     store = Store(built.workspace / "store")
     console.print()
-    print_tables([run_scores(stream, store, built.config.recipe) for stream in streams(built.milestones)], console)
+    print_tables(all_scores(rows(built.milestones, built.config.recipe), store), console)
     mirrored = finished.mirrored
     base = ui_base(mirrored.uri)
     lines = [
@@ -46,9 +46,7 @@ def report_runs(names: list[str], workspace: Path, output: Path | None, console:
     scores: list[RunScores] = []
     directories = [_run_directory(name, workspace) for name in names]
     for directory in directories:
-        built = build_again(directory)
-        store = Store(built.workspace / "store")
-        found = [run_scores(stream, store, built.config.recipe) for stream in streams(built.milestones)]
+        found = all_scores(read_rows(directory), Store(directory.parent.parent / "store"))
         if any(not run.stages for run in found):
             raise InputError(
                 f"run {directory.name} has no evaluated model yet; finish it: python -m pipeline run {directory / 'experiment.yaml'}"
@@ -62,10 +60,10 @@ def report_runs(names: list[str], workspace: Path, output: Path | None, console:
 
 def _run_directory(name: str, workspace: Path) -> Path:
     for candidate in (Path(name), workspace / "runs" / name):
-        if (candidate / EXPERIMENT_FILE).exists():
+        if (candidate / RUN_FILE).exists():
             return candidate.absolute()
     runs = workspace / "runs"
-    known = [path.name for path in runs.iterdir() if (path / EXPERIMENT_FILE).exists()] if runs.is_dir() else []
+    known = [path.name for path in runs.iterdir() if (path / RUN_FILE).exists()] if runs.is_dir() else []
     raise InputError(f"{unknown('run', name, known)} (in {runs})" if known else f"there is no run in {runs}; run an experiment first")
 
 

@@ -53,12 +53,17 @@ def fit(work: Work, start: Path, task: Task, spec: TrainSpec, resources: Resourc
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _told(error) from error
-    return dict(result.return_value)
+    figures = dict(result.return_value)
+    if "error" in figures:
+        raise figures["error"]
+    return figures
 
 
 def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
     """What each Ray Train worker runs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import ray.train
+
     from trainers.train import train_stage
 
     spec: TrainSpec = settings["spec"]
@@ -69,15 +74,12 @@ def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
         log(step, values)
         progress(step, total, f"loss {values['train/loss']:.3f}" if "train/loss" in values else "")
 
-    stage = train_stage(
-        start=settings["start"],
-        task=settings["task"],
-        spec=spec,
-        output=settings["output"],
-        work=settings["work"],
-        on_log=on_log,
-    )
-    return asdict(stage)
+    try:
+        return asdict(train_stage(settings["start"], settings["task"], spec, settings["output"], settings["work"], on_log))
+    except MergelineError as error:
+        if ray.train.get_context().get_world_size() > 1:
+            raise  # the others must not wait for this worker
+        return {"error": error}  # not a failure of the worker: trying again would end the same
 
 
 def _told(error: Exception) -> Exception:

@@ -39,8 +39,8 @@ class Progress(TrainerCallback):
         for value in ("loss", "grad_norm"):
             if not math.isfinite(logs.get(value, 0.0)):
                 raise InputError(
-                    f"training broke at step {step} of {state.max_steps}: {value} is {logs[value]} at learning rate "
-                    f"{logs['learning_rate']:.3g}; lower learning_rate, or look for broken examples in the task"
+                    f"training broke at step {step} of {state.max_steps}: {value} is {logs[value]} with learning_rate "
+                    f"{args.learning_rate:g} ({logs['learning_rate']:.3g} at this step); lower it, or look for broken examples in the task"
                 )
         if self.report and state.is_world_process_zero and (step % self.every == 0 or step == state.max_steps):
             window = {"train/loss": recent_loss(state, self.every)}

@@ -76,7 +76,7 @@ class TrainSpec:
         for name, kind in (("schedule", Schedule), ("precision", Precision)):
             value = getattr(self, name)
             if value not in list(kind):
-                raise ConfigError(f"training: {unknown(name, str(value), kind)}")
+                raise ConfigError(f"training: {unknown(name, str(value), [each.value for each in kind])}")
             object.__setattr__(self, name, kind(value))
         problems = [message for honoured, message in self._rules() if not honoured]
         if problems:

@@ -69,10 +69,10 @@ class Book:
 
     def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
         os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
         from mlflow import MlflowClient
 
+        for noisy in ("alembic", "mlflow"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
         self.uri = uri
         self.client = MlflowClient(tracking_uri=uri)
         self._runs: dict[str, str] = {}

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.experiment import Built
 from pipeline.history import Point, read_history
 from pipeline.recipes.milestone import Milestone
-from pipeline.results import streams
+from pipeline.results import rows, streams
 from pipeline.step import Step
 from pipeline.steps import Evaluate, FineTune, Merge
 from pipeline.store import Record, Store
@@ -35,7 +35,10 @@ class Mirror:
         self.places: dict[str, Milestone] = {}
         for milestone in built.milestones:
             self.places.setdefault(milestone.model.key, milestone)
-        self.scores = [ScoreMirror(book, stream, store, self.tags, self.model) for stream in streams(built.milestones)]
+        self.scores = [
+            ScoreMirror(book, stream, rows(stream, built.config.recipe), store, self.tags, self.model)
+            for stream in streams(built.milestones)
+        ]
         self._written: set[str] = set()
 
     def open(self, started: float) -> str:

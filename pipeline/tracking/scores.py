@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from pipeline.recipes.milestone import Milestone, Role
-from pipeline.results import run_scores, task_scores
+from pipeline.results import Row, run_scores, task_scores
 from pipeline.step import Step, canonical
 from pipeline.store import Record, Store
 from pipeline.titles import milestone_title
@@ -22,8 +22,10 @@ Tags = Callable[[Mapping[str, str]], dict[str, str]]
 class ScoreMirror:
     """Writes the evaluations of one arm and seed."""
 
-    def __init__(self, book: Book, stream: Sequence[Milestone], store: Store, tags: Tags, model: Callable[[Step], str]) -> None:
-        self.book, self.stream, self.store, self.tags, self.model = book, stream, store, tags, model
+    def __init__(
+        self, book: Book, stream: Sequence[Milestone], rows: Sequence[Row], store: Store, tags: Tags, model: Callable[[Step], str]
+    ) -> None:
+        self.book, self.stream, self.rows, self.store, self.tags, self.model = book, stream, rows, store, tags, model
         first = stream[0]
         self.place = f"{tags({})['mergeline.pipeline']}/{first.arm}/{first.seed}"
         self.prefix = f"{first.arm} seed {first.seed}: " if first.arm else ""
@@ -98,9 +100,9 @@ class ScoreMirror:
     def _track_points(self, role: Role) -> None:
         from pipeline.report.run_scores import stage_metrics
 
-        scores = run_scores(self.stream, self.store)
-        rows = [milestone for milestone in self.stream if milestone.role in (Role.BASE, role)]
-        known = [row for row in rows if any((row.stage, row.role.value) == (entry.stage, entry.role) for entry in scores.stages)]
+        scores = run_scores(self.rows, self.store)
+        shown = [milestone for milestone in self.stream if milestone.role in (Role.BASE, role)]
+        known = [row for row in shown if any((row.stage, row.role.value) == (entry.stage, entry.role) for entry in scores.stages)]
         if not known:
             return
         metrics = []
@@ -112,7 +114,7 @@ class ScoreMirror:
         track = self._track(role, metrics[0].time)
         self.book.describe(track, {"role": role.value, "merge": self.weights, "seed": self.stream[0].seed}, {})
         self.book.log(track, metrics)
-        self.book.end(track, "FINISHED" if len(known) == len(rows) else "RUNNING", metrics[-1].time)
+        self.book.end(track, "FINISHED" if len(known) == len(shown) else "RUNNING", metrics[-1].time)
 
 
 def data_digest(task: Any) -> str:

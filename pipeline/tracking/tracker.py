@@ -1,6 +1,6 @@
 """Tracking beside the work: one thread of the driver writes MLflow while Ray runs the graph, and never holds it up.
 
-If MLflow cannot be reached the work goes on: the records hold everything, and the mirror is written again at the end of this run or the next.
+If MLflow cannot be reached the work goes on: records hold everything, and the mirror is written again at the end of this run or the next.
 """
 
 import json

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -72,8 +71,3 @@ def bench(tmp_path: Path) -> Bench:
 def bench_factory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Bench]:
     """Fresh scratch directories, one per call (for property tests)."""
     return lambda: Bench(tmp_path_factory.mktemp("merge"))
-
-
-def bits(tensor: Tensor) -> bytes:
-    """A tensor's bytes."""
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import bits
 
 from foundation.errors import ConfigError
 from mergers import MERGERS, Inputs, WeightedAverage, WiseFT, merger_class, method_name
@@ -11,10 +12,6 @@ from mergers.linear import average
 
 HALF = [torch.bfloat16, torch.float16]
 FLOATS = [*HALF, torch.float32, torch.float64]
-
-
-def bits(tensor):
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def random(count, dtype, seed):
@@ -39,7 +36,7 @@ def test_average_is_the_formula_within_its_rounding(weights, count, seed, dtype)
     tensors = [random(count, dtype, seed + index) for index in range(len(weights))]
     result = average(tensors, weights).double()
     largest = torch.stack([tensor.double().abs() for tensor in tensors]).amax(0)
-    # N products and sums in the compute dtype, each off by at most half its epsilon of the largest term (differences: twice the largest) ...
+    # N products and sums in the compute dtype, each off by at most half its epsilon of the largest term (difference: twice it) ...
     compute = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
     allowed = 4 * len(weights) * compute * largest
     if dtype in HALF:  # ... then at most one rounding to the half-precision dtype, whose smallest step is `tiny * eps`

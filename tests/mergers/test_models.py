@@ -113,7 +113,7 @@ def test_names_that_no_table_joins_are_counted_with_an_example(bench):
 def test_a_name_claimed_twice_is_refused(bench):
     pair = {"language_model.model.w": torch.ones(2), "model.language_model.w": torch.ones(2)}
     a = bench.save("a", {"model.language_model.w": torch.ones(2)}, {"model_type": "llava"})
-    with pytest.raises(InputError, match="source 'b': .* and .* are both the output's 'model.language_model.w'"):
+    with pytest.raises(InputError, match=r"source 'b': .* and .* are both the output's 'model.language_model.w'"):
         plan_merge(WeightedAverage(), bench.sources(a=a, b=bench.save("b", pair, {"model_type": "llava"})), bench.root / "out")
 
 
