@@ -43,7 +43,7 @@ def run_dag(steps: dict[str, Step], store: Store, watch: Watch) -> None:
     for key, step in steps.items():
         upstream = [references[required.key] for required in step.inputs if required.key in references]
         options = {"name": key, "max_retries": SYSTEM_RETRIES, **step.ray_options}
-        references[key] = _perform.options(**options).remote(step, store, listener, *upstream)
+        references[key] = _perform.options(**options).remote(step.detached(), store, listener, *upstream)
     watcher = _Watcher(monitor, steps, {reference: key for key, reference in references.items()}, watch)
     try:
         watcher.until_all_ended()

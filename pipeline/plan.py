@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.experiment import Built
-from pipeline.step import Step
+from pipeline.step import Step, topological
 from pipeline.store import Store
 from pipeline.titles import step_titles, title_of
 
@@ -24,21 +24,13 @@ class PlannedStep:
 
 def needed(targets: Iterable[Step], store: Store) -> dict[str, Step]:
     """The steps that have to run so that all targets are stored, inputs first, by key."""
+    wanted = {target.key for target in targets}
     found: dict[str, Step] = {}
-    seen: set[str] = set()
-
-    def visit(step: Step) -> None:
-        if step.key in seen:
-            return
-        seen.add(step.key)
-        if store.record(step) is None:
-            for required in step.inputs:
-                visit(required)
+    for step in reversed(topological(targets)):  # from the targets down: a step is wanted by a target's user or by one that has to run
+        if step.key in wanted and store.record(step) is None:
             found[step.key] = step
-
-    for target in targets:
-        visit(target)
-    return found
+            wanted.update(required.key for required in step.inputs)
+    return dict(reversed(found.items()))
 
 
 def plan_steps(built: Built, store: Store) -> list[PlannedStep]:

@@ -1,6 +1,7 @@
 """From records to results: the scores of every arm and seed.
 
-A run leaves `run.json` in its directory: its milestones as plain rows, by step key. Reports are made from these rows and the store alone, so an old run can be reported again after code, data or defaults have changed.
+A run leaves `run.json` in its directory: its milestones as plain rows, by step key. Reports are made from these rows and the store alone,
+so an old run can be reported again after code, data or defaults have changed.
 """
 
 import json

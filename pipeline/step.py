@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -65,9 +65,13 @@ class Work(Protocol):
         """A picklable `(step, values) -> None` that takes training metrics from any worker."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Step:
-    """Base of all steps. `version` is bumped when the same fields would give other bytes."""
+    """Base of all steps. `version` is bumped when the same fields would give other bytes.
+
+    Steps are compared and shown by what they are: subclasses are `@dataclass(frozen=True, eq=False, repr=False)`, because a generated
+    `__repr__` would print a step once for every path that leads to it.
+    """
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
@@ -94,6 +98,8 @@ class Step:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON of the identity; inputs enter by their own fingerprints."""
+        for below in _inputs_first([self])[:-1]:
+            _ = below.fingerprint  # from the ground up, so that a long chain needs no deep recursion
         text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -102,20 +108,65 @@ class Step:
         """The name of its directory in the store."""
         return f"{self.kind}-{self.fingerprint[:24]}"
 
+    def __repr__(self) -> str:
+        return self.key
 
-def topological(targets: Iterator[Step] | tuple[Step, ...] | list[Step]) -> list[Step]:
+    def detached(self) -> "Step":
+        """The same step with its inputs named instead of held: small to send, however long the chain behind it is."""
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: _named(value) for name, value in fields.items() if any(_steps_in(value))})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Named(Step):
+    """Stands for an input of a detached step: its key and fingerprint, nothing else."""
+
+    kind: ClassVar[str] = "named"
+    known_key: str
+    known_fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        return self.known_fingerprint
+
+    @property
+    def key(self) -> str:
+        return self.known_key
+
+
+def topological(targets: Iterable[Step]) -> list[Step]:
     """All steps that `targets` rest on and the targets themselves, inputs first, one per fingerprint, in order of first mention."""
-    ordered: dict[str, Step] = {}
+    first: dict[str, Step] = {}
+    for step in _inputs_first(targets):
+        first.setdefault(step.fingerprint, step)
+    return list(first.values())
 
-    def visit(step: Step) -> None:
-        if step.fingerprint not in ordered:
-            for needed in step.inputs:
-                visit(needed)
-            ordered[step.fingerprint] = step
 
-    for target in targets:
-        visit(target)
+def _inputs_first(targets: Iterable[Step]) -> list[Step]:
+    """Every step object below `targets` and the targets, inputs before what needs them, without recursion."""
+    ordered: dict[int, Step] = {}
+    waiting = [(target, False) for target in reversed(list(targets))]
+    while waiting:
+        step, inputs_done = waiting.pop()
+        if id(step) in ordered:
+            continue
+        if inputs_done:
+            ordered[id(step)] = step
+        else:
+            waiting.append((step, True))
+            waiting.extend((needed, False) for needed in reversed(step.inputs))
     return list(ordered.values())
+
+
+def _named(value: Any) -> Any:
+    """`value` with every step in it replaced by its name."""
+    if isinstance(value, Step):
+        return Named(value.key, value.fingerprint)
+    if isinstance(value, Mapping):
+        return {key: _named(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_named(item) for item in value)
+    return value
 
 
 def _steps_in(value: Any) -> Iterator[Step]:

@@ -19,7 +19,7 @@ from trainers.spec import TrainSpec
 ONE_WORKER = Resources()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pretrained(Step):
     """Weights that were there before: a local directory, known by the digest of its files, or a hub id at a revision."""
 
@@ -33,7 +33,7 @@ class Pretrained(Step):
         return Outcome(resolve_checkpoint(self.place), details={"place": self.place})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pretrain(Step):
     """The tiny digits model, made from a seed."""
 
@@ -60,7 +60,7 @@ class Pretrain(Step):
         return Outcome(output, metrics=figures, details={"seed": self.seed, "threads": self.threads, **asdict(self.recipe)})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FineTune(Step):
     """One stage of learning: a model takes up a task. Its Ray task only coordinates; Ray Train's workers do the work."""
 
@@ -82,7 +82,7 @@ class FineTune(Step):
         return Outcome(work.directory / "checkpoint", metrics=result, details=details)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Merge(Step):
     """Several checkpoints become one. `sources` are named; the first gives names, dtypes, config and tokenizer."""
 
@@ -106,7 +106,7 @@ class Merge(Step):
         return replace(outcome, details=details)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluate(Step):
     """One model is asked every task of a suite."""
 

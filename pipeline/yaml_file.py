@@ -13,6 +13,7 @@ import yaml
 from foundation.errors import ConfigError
 
 MAX_BYTES, MAX_NODES, MAX_DEPTH = 1 << 20, 10_000, 64
+PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "bool", "int", "float", "null")}
 Place = tuple[str | int, ...]
 
 
@@ -101,6 +102,8 @@ class _Reader:
         if self.nodes > MAX_NODES or len(place) > MAX_DEPTH:
             raise ConfigError(f"{self.file.name}:{line}: over {MAX_NODES} values or {MAX_DEPTH} levels, counting each use of an alias")
         self.file.lines.setdefault(place, line)
+        if node.tag not in PLAIN_TAGS:
+            raise ConfigError(f"{self.file.name}:{line}: this is not valid YAML for an experiment: tag {node.tag!r}; write plain data")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, place)
         if isinstance(node, yaml.SequenceNode):

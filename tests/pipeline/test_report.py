@@ -12,9 +12,8 @@ from rich.console import Console
 
 from evaluators.scores import TaskScore
 from foundation.errors import InputError
-from pipeline.report import run_scores
+from pipeline.report import print_tables, run_scores, write_report
 from pipeline.report.comparison import arms_of, estimate, estimate_text, paired_differences, percent
-from pipeline.report import print_tables, write_report
 from pipeline.report.run_scores import RunScores, StageScores, score_matrix, stage_metrics, summary
 from pipeline.report.tables import markdown, stage_grid
 

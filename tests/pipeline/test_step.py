@@ -1,6 +1,7 @@
 """Fingerprints: what changes them, what does not, and what cannot have one."""
 
 import math
+import pickle
 import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,21 +14,21 @@ from foundation.errors import ConfigError
 from pipeline.step import Step, canonical, execution, topological
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Make(Step):
     kind: ClassVar[str] = "make"
     value: Any
     workers: int = execution(1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Join(Step):
     kind: ClassVar[str] = "join"
     sources: dict[str, Step]
     weight: float = 0.5
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NewerJoin(Join):
     version: ClassVar[int] = 2
 
@@ -82,6 +83,17 @@ def test_topological_order_puts_inputs_first_and_equal_steps_once() -> None:
     join, other = Join({"x": a}), Join({"x": same}, weight=0.1)
     ordered = topological([join, other])
     assert [step.kind for step in ordered] == ["make", "join", "join"]
+
+
+def test_a_detached_step_is_the_same_step_and_small() -> None:
+    step: Step = Make(0)
+    for _ in range(300):
+        step = Join({"previous": step, "tuned": Make(1)})
+    sent = pickle.dumps(step.detached())
+    received = pickle.loads(sent)
+    assert (received.key, received.fingerprint) == (step.key, step.fingerprint)
+    assert [needed.key for needed in received.inputs] == [needed.key for needed in step.inputs]
+    assert len(sent) < 1000
 
 
 def test_canonical_keeps_the_order_of_mappings() -> None:

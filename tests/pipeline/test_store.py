@@ -17,7 +17,7 @@ from pipeline.step import Outcome, Step, Work
 from pipeline.store import Store
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Write(Step):
     """Writes a checkpoint of two files, from its inputs' text and its own."""
 
@@ -144,7 +144,7 @@ def _perform_slowly(root: str) -> None:
     perform(Slow("x"), Store(Path(root)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Slow(Write):
     kind: ClassVar[str] = "slow"
 
