@@ -8,7 +8,7 @@ CODE := foundation mergers tasks models trainers evaluators pipeline tests
 export PYTHONHASHSEED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo compare test quick check format lint types layers clean
+.PHONY: help setup demo compare test quick chaos check format lint types layers clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ compare: $(READY) ## sequential against WiSE-FT, two learning rates, three seeds
 
 test: $(READY)   ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+chaos: $(READY)   ## kill -9 a run ten times and compare it with an undisturbed one
+	MERGELINE_KILLS=10 $(BIN)/python -m pytest -s tests/pipeline/test_kill.py
 
 quick: $(READY)  ## the tests that need no cluster and take no more than seconds
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not cluster'

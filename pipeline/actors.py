@@ -20,12 +20,13 @@ class RayActors:
     """Runs work items on `actors` Ray actors (never more than there are items)."""
 
     actors: int
+    cpus: float = 1
 
     def map(self, function: Callable[[WorkItem], ItemOutcome], items: Sequence[WorkItem]) -> Iterator[ItemOutcome]:
         """The outcomes in order of completion; when it ends, however it ends, no actor is left."""
         import ray
 
-        worker = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(_Worker)
+        worker = ray.remote(num_cpus=self.cpus, max_restarts=-1, max_task_retries=-1)(_Worker)
         pool = [worker.remote() for _ in range(min(self.actors, len(items)))]
         waiting = list(reversed(items))
         running: dict[Any, Any] = {}

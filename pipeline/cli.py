@@ -4,16 +4,24 @@ Exit codes: 0 done, 1 a bug, 2 configuration, 3 input, 4 resources, 5 interrupte
 run, so that `--help` and `validate` answer at once.
 """
 
+import errno
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from foundation.errors import ConfigError, MergelineError
+from foundation.errors import ConfigError, MergelineError, ResourceError
+
+if TYPE_CHECKING:
+    from pipeline.experiment import Built
+
+OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+"""What the system refuses for reasons that lie with the machine, not with this program."""
 
 app = typer.Typer(
     help="Fine-tune, merge, evaluate, next stage: one resumable graph on Ray.",
@@ -36,11 +44,14 @@ def run(
 ) -> None:
     """Run an experiment from wherever it stands; run it again to go on."""
     from pipeline.experiment import build
+    from pipeline.inputs import make_place
     from pipeline.runner import run as run_experiment
     from pipeline.summary import print_finished
 
     built = build(file, overrides or [])
     check_workspace(built.config.workspace)
+    check_bases_fit(built)
+    make_place(built.workspace, "workspace")
     console = Console()
     finished = run_experiment(built, console, address, cpus)
     print_finished(built, finished, console, [str(file), *(overrides or [])])
@@ -55,7 +66,9 @@ def plan(file: File, overrides: Overrides = None) -> None:
 
     built, console = build(file, overrides or []), Console()
     print_plan(plan_steps(built, Store(built.workspace / "store")), console)
-    console.print(f"next: python -m pipeline run {' '.join([str(file), *(overrides or [])])}", highlight=False, soft_wrap=True)
+    console.print(
+        f"next: python -m pipeline run {shlex.join([str(file), *(overrides or [])])}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 @app.command()
@@ -64,22 +77,26 @@ def validate(file: File, overrides: Overrides = None) -> None:
     from pipeline.experiment import validate as validate_experiment
 
     summary = validate_experiment(file, overrides or [])
-    typer.echo(f"{file}: {summary}\nnext: python -m pipeline plan {' '.join([str(file), *(overrides or [])])}")
+    typer.echo(f"{file}: {summary}\nnext: python -m pipeline plan {shlex.join([str(file), *(overrides or [])])}")
 
 
 @app.command()
 def merge(
     checkpoints: Annotated[list[str], typer.Option(help="Two or more checkpoints: directories or hub ids.")],
     output: Annotated[Path, typer.Option(help="The directory to write; must not hold anything yet.")],
-    alphas: Annotated[list[float] | None, typer.Option(help="One weight per checkpoint, summing to 1 (default: equal).")] = None,
+    alphas: Annotated[
+        list[str] | None, typer.Option(metavar="WEIGHT", help="One weight per checkpoint, summing to 1 (default: equal).")
+    ] = None,
     actors: Annotated[int, typer.Option(help="Ray actors to spread the merge over; 0 = in this process.", min=0)] = 0,
     partial: Annotated[bool, typer.Option("--partial", help="Average each tensor over the checkpoints that hold it.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a checkpoint that is at the output already.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what is merged, copied, read and written.")] = False,
 ) -> None:
     """Average checkpoints into one."""
+    from pipeline.inputs import check_place
     from pipeline.merge_command import merge_checkpoints
 
+    check_place(output.absolute(), "--output")
     merge_checkpoints(checkpoints, output, alphas, actors, partial, replace, verbose, Console())
 
 
@@ -93,7 +110,10 @@ def evaluate(
 ) -> None:
     """Ask one model, alone."""
     from pipeline.evaluate_command import evaluate_checkpoint
+    from pipeline.inputs import check_new
 
+    if output is not None:
+        check_new(output, "--output")
     evaluate_checkpoint(checkpoint, tasks, samples, split, output, Console())
 
 
@@ -104,8 +124,11 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Where to write (default: the run's own report/).")] = None,
 ) -> None:
     """Write the tables and plots of finished runs again, one run or several side by side."""
+    from pipeline.inputs import check_place
     from pipeline.summary import report_runs
 
+    if output is not None:
+        check_place(output.absolute(), "--output")
     report_runs(runs, workspace, output, Console())
 
 
@@ -129,12 +152,24 @@ def check_workspace(workspace: Path) -> None:
         )
 
 
+def check_bases_fit(built: "Built") -> None:
+    """Before a run that would start from a local checkpoint: whether its tensors are its model's, decided without loading it."""
+    from pipeline.store import Store
+
+    store = Store(built.workspace / "store")
+    if built.bases and any(store.record(target) is None for target in built.targets):
+        for base in built.bases:
+            base.check_fits()
+
+
 def spread(arguments: list[str], options: tuple[str, ...] = ("--checkpoints", "--alphas", "--tasks")) -> list[str]:
     """Let options take several values after one flag: `--checkpoints A B` becomes `--checkpoints A --checkpoints B`."""
     result: list[str] = []
-    option = ""
+    option, repeated = "", False
     for argument in arguments:
         if argument.startswith("--") or (argument.startswith("-") and not _is_number(argument)):
+            if option and not repeated:
+                raise ConfigError(f"{option} is given no value before {argument}; write them after it, e.g. {option} A B")
             option, repeated = (argument, False) if argument in options else ("", False)
             result.append(argument)
         elif option:
@@ -164,7 +199,13 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; all finished steps are stored, run the same command again to go on", file=sys.stderr)
         sys.exit(5)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OUTSIDE:
+            print(
+                f"error: {error.filename or 'the disk'}: {error.strerror}; make room, or choose a place that can be written",
+                file=sys.stderr,
+            )
+            sys.exit(ResourceError.exit_code)
         traceback.print_exc()
         print("this is a bug in mergeline, not in what you gave it", file=sys.stderr)
         sys.exit(1)

@@ -1,23 +1,34 @@
-"""From an experiment's YAML to typed values: what every recipe's configuration is made of, and errors that name line and nearest key.
+"""From an experiment's YAML to typed values: what every recipe's configuration is made of. `complaints.py` words the errors.
 
 Each recipe has a configuration class built from the parts here. Unknown keys are errors. Reading a configuration imports neither
 torch nor Ray, so `validate` answers in a fraction of a second.
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from evaluators.suite import Suite
 from foundation.errors import ConfigError
-from foundation.hints import nearest, unknown
 from models.parts import parse_parts
-from pipeline.step import Resources, Step
-from pipeline.yaml_file import Place, YamlFile
+from pipeline.complaints import is_what, sentences
+from pipeline.step import Resources
+from pipeline.yaml_file import YamlFile
 from tasks.registry import get_task
 from tasks.task import Split
 from trainers.pretrain_spec import DigitsPretraining, Phase
@@ -39,9 +50,39 @@ def _as_value_error(check: Callable[[Checked], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"name is {name[:60]!r}, but a run's directory is called after it: give up to {MAX_NAME} letters, digits or any of ._-=+, "
+            "beginning with a letter or digit"
+        )
+    if name == "report":
+        raise ConfigError("name is 'report', where reports on several runs are written; choose another")
+
+
+def _check_tracking(uri: str) -> None:
+    if uri != "databricks" and uri.partition("://")[0] not in TRACKING:
+        raise ConfigError(f"uri is {uri!r}; give an address such as http://host:5000 or sqlite:////path/mlflow.db, or leave it out")
+
+
+def _check_parts(value: Any) -> Any:
+    if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(part, str) for part in value)):
+        raise ValueError(f"mm_tunable_parts {is_what(value)}; name parts, e.g. mm_mlp_adapter,mm_language_model")
+    return value
+
+
+MAX_NAME = 120
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=+-]{{0,{MAX_NAME - 1}}}")
+TRACKING = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
+
 TaskName = Annotated[str, _as_value_error(get_task)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+WholeNumber = Annotated[int, Field(ge=0, le=10**9, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class Settings(BaseModel):
@@ -73,49 +114,58 @@ def _shortened(phase: Phase, steps: int | None) -> Phase:
     return phase if steps is None else replace(phase, steps=steps, warmup_steps=min(phase.warmup_steps, steps))
 
 
+BASE_FORMS = "give a checkpoint (base: path/or/hub-id) or base: {pretrain: digits_llava}"
+
+
 class Base(Settings):
     """The model everything starts from: a checkpoint (directory or hub id `org/name@revision`), or one made here from a seed."""
 
-    checkpoint: str | None = None
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
     pretrain: Literal["digits_llava"] | None = None
     settings: PretrainSettings = PretrainSettings()
 
     @model_validator(mode="before")
     @classmethod
     def _plain_text(cls, value: Any) -> Any:
+        if value == "digits_llava" and not Path(value).exists():
+            raise ValueError("'digits_llava' is not a checkpoint but the model that is made here; write base: {pretrain: digits_llava}")
+        if not isinstance(value, str | dict):
+            raise ValueError(f"base {is_what(value)}; {BASE_FORMS}")
         return {"checkpoint": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one(self) -> "Base":
-        if (self.checkpoint is None) == (self.pretrain is None):
-            raise ValueError("give either a checkpoint (base: path/or/hub-id) or base: {pretrain: digits_llava}, and not both")
+        if self.checkpoint is None and self.pretrain is None:
+            raise ValueError(f"base names no model; {BASE_FORMS}")
+        if self.checkpoint is not None and self.pretrain is not None:
+            raise ValueError(f"base names two models, checkpoint {self.checkpoint!r} and pretrain {self.pretrain!r}; keep one of them")
         if self.checkpoint and self.settings != PretrainSettings():
-            raise ValueError("settings belong to pretrain: digits_llava; a checkpoint is taken as it is")
+            raise ValueError("settings belong to pretrain: digits_llava; a checkpoint is taken as it is, so leave them out")
         return self
 
 
 class Train(Settings):
     """One stage of fine-tuning. `learning_rate` left out is the seed system's for the chosen parts (2e-5 full, 5e-6 MLP only)."""
 
-    mm_tunable_parts: str | list[str] = "mm_mlp_adapter,mm_language_model"
-    mm_language_model_train_mlp_only: bool = False
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    mm_tunable_parts: Annotated[str | list[str], BeforeValidator(_check_parts)] = "mm_mlp_adapter,mm_language_model"
+    mm_language_model_train_mlp_only: Flag = False
+    learning_rate: Positive | None = None
     max_steps: Count | None = None
-    epochs: Annotated[float, Field(gt=0)] = 1.0
+    epochs: Positive = 1.0
     samples: Count | None = None
     batch_size: Count = 32
     micro_batch_size: Count | None = None
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NotNegative = 0.0
     warmup_ratio: Fraction = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Positive = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
     threads: Count = 1
     save_steps: Count = 50
     log_steps: Count = 10
     workers: Count = 1
-    gpus: Annotated[float, Field(ge=0)] = 0
-    max_failures: Annotated[int, Field(ge=0)] = 3
+    gpus: NotNegative = 0
+    max_failures: WholeNumber = 3
 
     @model_validator(mode="after")
     def _consistent(self) -> "Train":
@@ -144,7 +194,7 @@ class Evaluation(Settings):
     split: Literal["test", "validation"] = "test"
     batch_size: Count = 100
     threads: Count = 1
-    gpus: Annotated[float, Field(ge=0)] = 0
+    gpus: NotNegative = 0
 
     def suite(self, stream: list[str], held_out: list[str]) -> Suite:
         """The tasks that are learned one after another, and those that must not be forgotten."""
@@ -155,13 +205,13 @@ class Evaluation(Settings):
 class MergeWork(Settings):
     """How a merge is spread: over so many actors, or in the step's own process at 0. The bytes are the same."""
 
-    actors: Annotated[int, Field(ge=0)] = 2
+    actors: WholeNumber = 2
 
 
 class Tracking(Settings):
     """Where MLflow keeps runs. Left out: `MLFLOW_TRACKING_URI`, else an SQLite file in the workspace."""
 
-    uri: str | None = None
+    uri: Annotated[str, _as_value_error(_check_tracking)] | None = None
     experiment: str | None = None
 
 
@@ -169,7 +219,7 @@ class Experiment(Settings):
     """What every experiment has, whatever its recipe."""
 
     recipe: str
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+    name: Annotated[str, _as_value_error(_check_name)]
     workspace: Path = Path()
     tracking: Tracking = Tracking()
 
@@ -178,19 +228,22 @@ class Stream(Settings):
     """A sequence of tasks, one stage each, on one base model: what `sequential` and `wise_ft` share."""
 
     base: Base
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     tasks: Annotated[list[TaskName], Field(min_length=1)]
     held_out: list[TaskName] = []
     train: Train = Train()
     evaluate: Evaluation = Evaluation()
 
-    @model_validator(mode="after")
-    def _suite(self) -> "Stream":
-        try:
-            self.suite()
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
-        return self
+    @field_validator("tasks", "held_out")
+    @classmethod
+    def _each_once(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        twice = [task for task, count in Counter(value).items() if count > 1]
+        if twice:
+            raise ValueError(f"{info.field_name} names {twice[0]!r} more than once; name each task once")
+        both = [task for task in value if info.field_name == "held_out" and task in info.data.get("tasks", [])]
+        if both:
+            raise ValueError(f"held_out names {both[0]!r}, which is one of the tasks that are learned; keep it in one of the two lists")
+        return value
 
     def suite(self) -> Suite:
         """The questions every model of this experiment is asked."""
@@ -200,51 +253,14 @@ class Stream(Settings):
 Model = TypeVar("Model", bound=Settings)
 
 
-def validated(model: type[Model], file: YamlFile, data: dict[str, Any] | None = None) -> Model:
-    """`data` (else the file's) as `model`; ConfigError with one line per mistake, each with its place in the file."""
+def validated(
+    model: type[Model], file: YamlFile, data: dict[str, Any] | None = None, relatives: Mapping[str, type[Settings]] | None = None
+) -> Model:
+    """`data` (else the file's) as `model`; ConfigError with one line per mistake, each with its place in the file.
+
+    `relatives` are other recipes' configurations by name: a key that only they know is said to be theirs.
+    """
     try:
         return model.model_validate(file.data if data is None else data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentences(model, file, error.errors()))) from error
-
-
-def _sentences(model: type[BaseModel], file: YamlFile, errors: list[ErrorDetails]) -> Iterator[str]:
-    for error in errors:
-        place: Place = error["loc"]
-        key, where = ".".join(map(str, place)), file.at(place)
-        known = sorted(_fields_at(model, place[:-1]))
-        if error["type"] == "extra_forbidden":
-            close = nearest(str(place[-1]), known)
-            hint = f"did you mean {close!r}? " if close else ""
-            elsewhere = _places_of(model, str(place[-1]))
-            hint += f"it belongs under {elsewhere[0]!r}. " if elsewhere and not close else ""
-            yield f"{where}: unknown key {key!r}; {hint}Known here: {', '.join(known)}"
-        elif error["type"] == "missing":
-            yield f"{where}: the key {key!r} is missing; Known here: {', '.join(known)}"
-        elif error["type"] == "literal_error":
-            choices = [choice.strip("' ") for choice in str(error["ctx"]["expected"]).replace(" or ", ",").split(",")]
-            yield f"{where}: {key}: {unknown('value', str(error['input']), choices)}"
-        else:
-            message = error["msg"].removeprefix("Value error, ")
-            given = "" if error["type"] == "value_error" else f", but is {error['input']!r}"
-            yield f"{where}: {key + ': ' if key else ''}{message[0].lower() + message[1:]}{given}"
-
-
-def _fields_at(model: type[BaseModel], place: Place) -> set[str]:
-    """The keys that may stand at `place`."""
-    for part in place:
-        field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return set()
-        model = inner
-    return set(model.model_fields)
-
-
-def _places_of(model: type[BaseModel], key: str) -> list[str]:
-    """The groups of `model` in which `key` is known, for a key that was written one level too high or too low."""
-    groups = {name: field.annotation for name, field in model.model_fields.items()}
-    return [name for name, kind in groups.items() if isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields]
-
-
-__all__ = ["Base", "Evaluation", "Experiment", "MergeWork", "Settings", "Step", "Stream", "Tracking", "Train", "validated"]
+        raise ConfigError("\n".join(sentences(model, file, error.errors(), relatives or {}))) from error

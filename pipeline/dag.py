@@ -24,6 +24,7 @@ SYSTEM_RETRIES = 3
 class Watch:
     """What the driver does while the DAG runs; every call comes from the driver's own thread."""
 
+    check: Callable[[], None] = lambda: None  # raises to stop the run
     on_progress: Callable[[dict[str, Progress]], None] = lambda progress: None
     on_point: Callable[[str, Point], None] = lambda key, point: None
     on_done: Callable[[Step], None] = lambda step: None
@@ -67,6 +68,7 @@ class _Watcher:
     def until_all_ended(self) -> None:
         while self.pending:
             ended, _ = ray.wait(list(self.pending), num_returns=1, timeout=POLL_SECONDS, fetch_local=False)
+            self.watch.check()
             self.look()
             for reference in ended:
                 self.end(reference)

@@ -11,6 +11,7 @@ from evaluators.suite import Suite
 from foundation.errors import ConfigError
 from foundation.hints import unknown
 from mergers import resolve_checkpoint
+from pipeline.inputs import check_checkpoint
 from tasks.registry import DIGITS_BASE, DIGITS_STREAM, get_task
 from tasks.task import Split
 
@@ -19,8 +20,11 @@ def evaluate_checkpoint(text: str, tasks: list[str] | None, samples: int, split:
     """Ask the model and print its score on each task, with standard errors."""
     if split not in (Split.TEST, Split.VALIDATION):
         raise ConfigError(f"--split: {unknown('split', split, [Split.TEST.value, Split.VALIDATION.value])}")
+    twice = [task for task in tasks or [] if (tasks or []).count(task) > 1]
+    if twice:
+        raise ConfigError(f"--tasks names {twice[0]!r} more than once; name each task once")
     suite = Suite(tuple(map(get_task, tasks or [*DIGITS_BASE, *DIGITS_STREAM])), split=Split(split), samples=samples)
-    checkpoint = resolve_checkpoint(text)
+    checkpoint = check_checkpoint(text) or resolve_checkpoint(text)
     from evaluators.evaluate import evaluate
 
     with tempfile.TemporaryDirectory() as scratch, Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -6,7 +6,8 @@ settings never share a report. Overrides that only say how to run (workers, acto
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +17,12 @@ from pydantic import create_model
 
 from foundation.errors import ConfigError, InputError
 from foundation.hints import unknown
-from pipeline.config import Experiment, Settings, validated
+from pipeline.config import MAX_NAME, Experiment, Settings, Stream, validated
+from pipeline.inputs import check_checkpoint, check_fits, check_place
 from pipeline.recipes import RECIPES
 from pipeline.recipes.milestone import Milestone
 from pipeline.step import Step, topological
-from pipeline.yaml_file import YamlFile, apply_override, read_yaml
+from pipeline.yaml_file import Place, YamlFile, apply_override, read_yaml
 
 EXPERIMENT_FILE = "experiment.yaml"
 
@@ -33,6 +35,7 @@ class Built:
     name: str
     milestones: tuple[Milestone, ...]
     resolved: dict[str, Any]  # the file with its overrides, as plain data
+    bases: tuple["LocalBase", ...] = ()
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -67,43 +70,91 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> tuple[YamlFile, An
     for override in overrides:
         apply_override(file, override)
     recipe = file.data.get("recipe")
+    if recipe is None:
+        raise ConfigError(
+            f"{file.at(('recipe',))}: no recipe is named; add a line such as recipe: wise_ft. Known: {', '.join(sorted(RECIPES))}"
+        )
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ConfigError(f"{file.at(('recipe',))}: {unknown('recipe', str(recipe), RECIPES)}")
-    return file, validated(_whole(recipe), file)
+    config = validated(_whole(recipe), file, relatives={name: known.config for name, known in RECIPES.items()})
+    if hasattr(config, "streams"):
+        list(config.streams(file))  # every arm is checked with its lines
+    return file, config
 
 
 def build(path: Path, overrides: Sequence[str] = ()) -> Built:
     """Read the file, apply the overrides and make the steps (a local base checkpoint is read once, for its digest)."""
     file, config = read_config(path, overrides)
+    check_place(Path(config.workspace).absolute(), "workspace")
+    bases = check_bases(file, config)
     milestones = _milestones(config)
-    told = [override for position, override in enumerate(overrides) if _changes(path, overrides, position, milestones)]
-    name = "-".join([config.name, *(re.sub(r"[^A-Za-z0-9._=+-]+", "_", override) for override in told)])
-    return Built(config, name, milestones, {**file.data, "workspace": str(Path(config.workspace).absolute())})
+    name = _run_name(config.name, _telling(path, overrides, milestones), milestones)
+    return Built(config, name, milestones, _resolved(file, config, name), bases)
 
 
 def validate(path: Path, overrides: Sequence[str] = ()) -> str:
-    """Check the file and what can be checked of its inputs without reading weights; a sentence on what it would do."""
-    _, config = read_config(path, overrides)
-    if (base := getattr(config, "base", None)) is not None and base.checkpoint is not None:
-        check_checkpoint(base.checkpoint)
-    streams = list(config.streams()) if hasattr(config, "streams") else []
-    for arm, _, stream in streams:
-        if stream.base.checkpoint is not None:
-            check_checkpoint(stream.base.checkpoint, f"arm {arm!r}: ")
+    """Check the file and what can be checked of its inputs without reading weights; a sentence on what it would do.
+
+    Answers at once, but for a local checkpoint: telling whether its tensors are its model's takes the seconds of importing transformers.
+    """
+    file, config = read_config(path, overrides)
+    check_place(Path(config.workspace).absolute(), "workspace")
+    bases = check_bases(file, config)
+    for base in bases:
+        base.check_fits()
+    streams = hasattr(config, "streams")
     what = f"{len(config.arms)} arms x {len(config.seeds)} seeds" if streams else f"{len(config.tasks)} stages: {', '.join(config.tasks)}"
-    return f"valid; recipe {config.recipe}, {what}"
+    hub = sorted({stream.base.checkpoint for stream, _ in _streams(config) if stream.base.checkpoint} - {base.text for base in bases})
+    fetched = f"; {' and '.join(hub)} will be fetched from the hub when it runs" if hub else ""
+    return f"valid; recipe {config.recipe}, {what}{fetched}"
 
 
-def check_checkpoint(text: str, where: str = "") -> None:
-    """InputError unless a local checkpoint is whole, by its headers; a hub id is only checked for its form."""
-    from mergers import read_checkpoint, resolve_checkpoint
-    from mergers.resolve import is_hub_id
+@dataclass(frozen=True)
+class LocalBase:
+    """A checkpoint on this machine that the experiment starts from, and the parts of it that are trained."""
 
-    if not is_hub_id(text):
-        try:
-            read_checkpoint(resolve_checkpoint(text))
-        except InputError as error:
-            raise InputError(f"{where}base: {error}") from error
+    text: str  # as the user wrote it
+    place: Path
+    parts: tuple[str, ...]
+    where: str  # file and line
+
+    def check_fits(self) -> None:
+        """InputError unless its tensors are its model's and it has the parts; loads no weights."""
+        with _located(self.where):
+            check_fits(self.place, self.parts)
+
+
+def check_bases(file: YamlFile, config: Any) -> tuple[LocalBase, ...]:
+    """The local checkpoints an experiment starts from, each once and whole by its headers; InputError with the line that names it."""
+    found: dict[tuple[str, tuple[str, ...]], LocalBase] = {}
+    for stream, room in _streams(config):
+        text, parts = stream.base.checkpoint, stream.train.spec(seed=0).parts
+        if text is None or (text, parts) in found:
+            continue
+        where = next((file.at(place) for place in (*room, ("base",)) if place in file.lines), file.name)
+        with _located(where):
+            place = check_checkpoint(text)
+        if place is not None:
+            found[text, parts] = LocalBase(text, place, parts, where)
+    return tuple(found.values())
+
+
+def _streams(config: Any) -> Iterator[tuple[Stream, tuple[Place, ...]]]:
+    """Every stream of the experiment, and where its base could be named besides the top level."""
+    if not hasattr(config, "streams"):
+        yield config, ()
+        return
+    for arm, _, stream in config.streams():
+        yield stream, (("arms", arm, "base"), ("common", "base"))
+
+
+@contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Put file and line before an InputError's message."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: base: {error}") from error
 
 
 def _whole(recipe: str) -> type[Settings]:
@@ -119,13 +170,41 @@ def _identity(milestones: Sequence[Milestone]) -> str:
     return hashlib.sha256("\n".join(places).encode()).hexdigest()
 
 
-def _changes(path: Path, overrides: Sequence[str], position: int, milestones: Sequence[Milestone]) -> bool:
-    """Whether leaving out one override would give other steps (or no valid experiment at all)."""
-    if overrides[position].startswith(("name=", "workspace=")):
-        return False
-    others = [override for index, override in enumerate(overrides) if index != position]
-    try:
-        _, config = read_config(path, others)
-        return _identity(_milestones(config)) != _identity(milestones)
-    except ConfigError:
-        return True
+def _telling(path: Path, overrides: Sequence[str], milestones: Sequence[Milestone]) -> list[str]:
+    """The fewest overrides, in their order, that still ask for the same steps: those that say what the run makes."""
+    kept = [override for override in overrides if not override.strip().startswith(("name=", "workspace="))]
+    silent = [override for override in overrides if override not in kept]
+    for override in tuple(kept):
+        position = kept.index(override)
+        others = kept[:position] + kept[position + 1 :]
+        try:
+            _, config = read_config(path, [*others, *silent])
+            if _identity(_milestones(config)) == _identity(milestones):
+                kept = others
+        except ConfigError:
+            continue  # without it there is no experiment, so it tells
+    return kept
+
+
+def _run_name(name: str, overrides: Sequence[str], milestones: Sequence[Milestone]) -> str:
+    """The experiment's name and its telling overrides; a name too long for a directory ends in a digest of what is made."""
+    whole = "-".join([name, *(re.sub(r"[^A-Za-z0-9._=+-]+", "_", override.strip()) for override in overrides)])
+    return whole if len(whole) <= MAX_NAME else f"{whole[: MAX_NAME - 9]}-{_identity(milestones)[:8]}"
+
+
+def _resolved(file: YamlFile, config: Any, name: str) -> dict[str, Any]:
+    """The file with its overrides, such that running it, from wherever, goes on with this run."""
+    tracking = {**(file.data.get("tracking") or {}), "experiment": config.tracking.experiment or config.name}
+    places = {"workspace": str(Path(config.workspace).absolute())}
+    return _absolute_bases({**file.data, "name": name, "tracking": tracking, **places})
+
+
+def _absolute_bases(data: dict[str, Any]) -> dict[str, Any]:
+    """The same data with every local base checkpoint as an absolute path."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in ("base", "checkpoint") and isinstance(value, str) and Path(value).expanduser().exists():
+            found[key] = str(Path(value).expanduser().absolute())
+        else:
+            found[key] = _absolute_bases(value) if isinstance(value, dict) else value
+    return found

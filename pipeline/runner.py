@@ -4,7 +4,7 @@ The run holds a lock on its directory: a second `run` of the same name is refuse
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +64,14 @@ def _run_steps(
 
     tracker.start()
     try:
-        with connected(address, cpus), _signals(), Display(console, step_titles(built.milestones), len(steps), store) as display:
+        titles = step_titles(built.milestones)
+        with connected(address, cpus), _signals() as check, Display(console, titles, len(steps), store) as display:
 
             def on_done(step: Step) -> None:
                 tracker.done(step)
                 display.finished(step)
 
-            run_dag(steps, store, Watch(display.progress, tracker.point, on_done, display.failed))
+            run_dag(steps, store, Watch(check, display.progress, tracker.point, on_done, display.failed))
     except BaseException as error:
         link_run(built.run_directory, built.milestones, store)
         status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
@@ -105,15 +106,28 @@ def _alone(run_directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into `Interrupted`."""
+def _signals() -> Iterator[Callable[[], None]]:
+    """Gives a check that raises `Interrupted` once Ctrl-C or SIGTERM has come; a second signal acts as it did before.
 
-    def stop(number: int, _: FrameType | None) -> None:
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; all finished steps are stored, run the same command again to go on")
+    The handler itself only takes note: an exception out of it could strike inside Ray's own code.
+    """
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    def note(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    def check() -> None:
+        if received:
+            name = signal.Signals(received[0]).name
+            raise Interrupted(f"stopped by {name}; all finished steps are stored, run the same command again to go on")
+
+    for number in before:
+        signal.signal(number, note)
     try:
-        yield
+        yield check
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

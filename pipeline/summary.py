@@ -1,11 +1,12 @@
 """The end of a run on the terminal: tables, where things lie, how to see it in MLflow. And `report`, which does it again."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from foundation.errors import InputError
+from foundation.errors import ConfigError, InputError
 from foundation.hints import unknown
 from pipeline.experiment import Built
 from pipeline.report import write_report
@@ -31,7 +32,7 @@ def print_finished(built: Built, finished: Finished, console: Console, arguments
         f"compare      {compare_runs(base, mirrored.experiment, mirrored.compared)}",
         f"curves       {metric_page(base, mirrored.experiment, mirrored.tracks, ['acc/average', 'acc/held_out', 'acc/stream'])}",
         f"MLflow       python -m pipeline ui --workspace {_shown(built.workspace)}   (then open the links above)",
-        f"next         python -m pipeline run {' '.join(arguments)} alpha=0.3   (what is the same is not done again)",
+        f"next         python -m pipeline run {shlex.join(_with_other_alpha(built, arguments))}   (what is the same is not done again)",
     ]
     if not mirrored.uri.startswith("sqlite"):
         del lines[5]
@@ -41,9 +42,17 @@ def print_finished(built: Built, finished: Finished, console: Console, arguments
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _with_other_alpha(built: Built, arguments: list[str]) -> list[str]:
+    """The command with another alpha than it had."""
+    alpha = 0.7 if getattr(built.config, "alpha", None) == 0.3 else 0.3
+    return [*(argument for argument in arguments if not argument.startswith("alpha=")), f"alpha={alpha}"]
+
+
 def report_runs(names: list[str], workspace: Path, output: Path | None, console: Console) -> None:
     """Write the report of one run again, or lay several runs side by side."""
     scores: list[RunScores] = []
+    if len(set(names)) < len(names):
+        raise ConfigError(f"a run is named twice: {' '.join(names)}; name each once")
     directories = [_run_directory(name, workspace) for name in names]
     for directory in directories:
         found = all_scores(read_rows(directory), Store(directory.parent.parent / "store"))
@@ -64,7 +73,10 @@ def _run_directory(name: str, workspace: Path) -> Path:
             return candidate.absolute()
     runs = workspace / "runs"
     known = [path.name for path in runs.iterdir() if (path / RUN_FILE).exists()] if runs.is_dir() else []
-    raise InputError(f"{unknown('run', name, known)} (in {runs})" if known else f"there is no run in {runs}; run an experiment first")
+    if known:
+        raise InputError(f"{unknown('run', name, known)} (in {runs})")
+    advice = "run an experiment first, or name its workspace with --workspace"
+    raise InputError(f"there is no run {name!r}: {runs} {'holds no run' if runs.is_dir() else 'does not exist'}; {advice}")
 
 
 def _shown(path: Path) -> str:

@@ -43,11 +43,12 @@ class YamlFile:
 
     def at(self, place: Place) -> str:
         """`file:line` of the value at `place`, or of the nearest thing around it; overrides stand on the command line."""
-        for length in range(len(place), -1, -1):
-            if place[:length] in self.lines:
-                line = self.lines[place[:length]]
-                return f"{self.name}:{line}" if line else "command line"
-        return self.name
+        line = self.line(place)
+        return self.name if line < 0 else f"{self.name}:{line}" if line else "command line"
+
+    def line(self, place: Place) -> int:
+        """The line of the value at `place`, or of the nearest thing around it; 0 for the command line, -1 if there is none."""
+        return next((self.lines[place[:length]] for length in range(len(place), -1, -1) if place[:length] in self.lines), -1)
 
 
 def read_yaml(path: Path) -> YamlFile:
@@ -56,6 +57,8 @@ def read_yaml(path: Path) -> YamlFile:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ConfigError(f"there is no file {path}; name an experiment file, e.g. experiments/digits_wise_ft.yaml") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a directory; name the experiment file in it, e.g. {path / 'experiment.yaml'}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
@@ -69,25 +72,35 @@ def read_yaml(path: Path) -> YamlFile:
 
 def parse_yaml(text: str, name: str) -> YamlFile:
     """Like `read_yaml`, from text; `name` stands in messages."""
+    file = YamlFile(name, {})
+    try:
+        value = _plain_data(text, file)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{name}:{line}: this is not valid YAML: {error.problem}; mend that line") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{name}:{line}: this is not valid YAML: a control character stands in it; remove it") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: nested deeper than {MAX_DEPTH} levels; write it flatter") from error
+    if value is None:
+        raise ConfigError(f"{name} is empty; an experiment begins with a line such as `recipe: wise_ft`")
+    if not isinstance(value, dict):
+        kind = "a list" if isinstance(value, list) else f"the single value {value!r:.60}"
+        raise ConfigError(
+            f"{name}:1: an experiment consists of `key: value` lines such as `recipe: wise_ft`, but what this file holds is {kind}"
+        )
+    file.data = value
+    return file
+
+
+def _plain_data(text: str, file: YamlFile) -> Any:
     loader = _StrictLoader(text)
     try:
         root = loader.get_single_node()
-        file = YamlFile(name, {})
-        reader = _Reader(loader, file)
-        value = reader.value(root, ()) if root is not None else {}
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError(f"{name}:{line}: this is not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: this is not valid YAML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{name}: nested deeper than {MAX_DEPTH} levels") from error
+        return None if root is None else _Reader(loader, file).value(root, ())
     finally:
         loader.dispose()
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name}: an experiment file is a list of `key: value` lines, this one is a {type(value).__name__}")
-    file.data = value
-    return file
 
 
 class _Reader:
@@ -108,7 +121,11 @@ class _Reader:
             return self.mapping(node, place)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*place, index)) for index, item in enumerate(node.value)]
-        return self.loader.construct_object(node)
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, KeyError, TypeError) as error:
+            kind = str(node.tag).rpartition(":")[2]
+            raise ConfigError(f"{self.file.name}:{line}: {str(node.value)[:40]!r} cannot be read as {kind}; write a plain value") from error
 
     def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -128,17 +145,27 @@ class _Reader:
 def apply_override(file: YamlFile, text: str) -> None:
     """Set one value from the command line, `train.learning_rate=1e-4`; the value is read as YAML."""
     key, equals, value = text.partition("=")
-    parts: list[str] = key.split(".")
+    parts: list[str] = key.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(f"override {text!r} is not of the form key=value, e.g. alpha=0.3 or train.learning_rate=1e-4")
-    parsed = parse_yaml(f"value: {value}", f"override {text!r}").data["value"]
+    parsed = _override_value(text, value)
     target: Any = file.data
     for depth, part in enumerate(parts[:-1]):
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
-            raise ConfigError(f"override {text!r}: {'.'.join(parts[: depth + 1])} is {target!r}, which has no keys inside")
+            whole = ".".join(parts[: depth + 1])
+            advice = f"give the whole list, e.g. {whole}=[a,b]" if isinstance(target, list) else f"give {whole}=..."
+            raise ConfigError(f"override {text!r}: {whole} is {target!r}, which has no keys inside; {advice}")
     target[parts[-1]] = parsed
     stale = [place for place in file.lines if place[: len(parts)] == tuple(parts)]
     for place in stale:
         del file.lines[place]
     file.lines[tuple(parts)] = 0
+
+
+def _override_value(text: str, value: str) -> Any:
+    try:
+        return parse_yaml(f"value: {value}", "override").data["value"]
+    except ConfigError as error:
+        reason = str(error).removeprefix("override:1: ").removesuffix("; mend that line")
+        raise ConfigError(f"override {text!r}: {reason}; quote it for the shell if it holds spaces or brackets") from error

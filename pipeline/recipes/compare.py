@@ -4,20 +4,21 @@ Arms are the `common` keys with their own laid over them. Steps with equal finge
 arms share) run once.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from foundation.errors import ConfigError
 from foundation.hints import unknown
-from pipeline.config import Settings, Stream, validated
+from pipeline.config import Seed, Settings, Stream, validated
 from pipeline.recipes.milestone import Milestone
 from pipeline.recipes.sequential import Sequential, sequential
 from pipeline.recipes.wise_ft import WiseFT, wise_ft
-from pipeline.yaml_file import YamlFile
+from pipeline.yaml_file import Place, YamlFile
 
 ARMS: dict[str, tuple[type[Stream], Any]] = {"sequential": (Sequential, sequential), "wise_ft": (WiseFT, wise_ft)}
 
@@ -25,21 +26,51 @@ ARMS: dict[str, tuple[type[Stream], Any]] = {"sequential": (Sequential, sequenti
 class Compare(Settings):
     """`arms` maps a name to the keys that differ from `common`; each arm names its recipe."""
 
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     common: dict[str, Any]
     arms: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
-    def streams(self) -> Iterator[tuple[str, str, Stream]]:
-        """(arm, recipe, configuration) of each arm and seed, seeds innermost; ConfigError that names the arm."""
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"seeds {value} name one seed twice; name each once")
+        return value
+
+    @field_validator("arms")
+    @classmethod
+    def _distinct_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        plain: dict[str, str] = {}
+        for arm in value:
+            first = plain.setdefault(re.sub(r"[^A-Za-z0-9._=+-]+", "_", arm), arm)
+            if not arm.strip() or first != arm:
+                raise ValueError(
+                    f"arms {first!r} and {arm!r} would share a directory; give each a name of its own"
+                    if arm.strip()
+                    else "an arm has no name; give it one"
+                )
+        return value
+
+    def streams(self, file: YamlFile | None = None) -> Iterator[tuple[str, str, Stream]]:
+        """(arm, recipe, configuration) of each arm and seed, seeds innermost; ConfigError that names the arm and its line in `file`."""
         for arm, own in self.arms.items():
             keys = _laid_over(self.common, own)
-            recipe = keys.pop("recipe", None)
-            if recipe not in ARMS:
-                raise ConfigError(f"arm {arm!r}: {unknown('recipe', str(recipe), ARMS)}")
+            place = _seen_as(arm, keys, file)
             if "seed" in keys:
-                raise ConfigError(f"arm {arm!r}: 'seed' belongs to the whole comparison; list the seeds under 'seeds'")
-            for seed in self.seeds:
-                yield arm, recipe, validated(ARMS[recipe][0], YamlFile(f"arm {arm!r}", keys), {**keys, "seed": seed})
+                raise ConfigError(
+                    f"{place.at(('seed',))}: arm {arm!r}: 'seed' belongs to the whole comparison; list the seeds under 'seeds'"
+                )
+            if "recipe" not in keys:
+                raise ConfigError(f"{place.at(())}: arm {arm!r} names no recipe; add one of {', '.join(ARMS)}, e.g. recipe: wise_ft")
+            recipe = keys.pop("recipe")
+            if not isinstance(recipe, str) or recipe not in ARMS:
+                raise ConfigError(f"{place.at(('recipe',))}: arm {arm!r}: {unknown('recipe', str(recipe), ARMS)}")
+            relatives = {name: model for name, (model, _) in ARMS.items()}
+            try:
+                streams = [validated(ARMS[recipe][0], place, {**keys, "seed": seed}, relatives) for seed in self.seeds]
+            except ConfigError as error:
+                raise ConfigError(f"{error}\n(in arm {arm!r}, recipe {recipe})") from error
+            yield from ((arm, recipe, stream) for stream in streams)
 
 
 def compare(c: Compare, store: Path) -> Iterator[Milestone]:
@@ -48,6 +79,15 @@ def compare(c: Compare, store: Path) -> Iterator[Milestone]:
         make = ARMS[recipe][1]
         for milestone in make(stream, store):
             yield replace(milestone, arm=arm)
+
+
+def _seen_as(arm: str, keys: dict[str, Any], file: YamlFile | None) -> YamlFile:
+    """The file as one arm sees it: each key stands where the arm gives it, else where `common` does."""
+    if file is None:
+        return YamlFile(f"arm {arm!r}", keys)
+    rooms: tuple[Place, ...] = (("common",), ("arms", arm))
+    lines = {place[len(room) :]: line for room in rooms for place, line in file.lines.items() if place[: len(room)] == room}
+    return YamlFile(file.name, keys, lines)
 
 
 def _laid_over(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -1,31 +1,22 @@
 """MLflow as a book that can be written again: every run and model is found by a key of ours before it is made.
 
 Making a run is not idempotent in MLflow, and a killed pipeline writes its book again; so runs and models carry the tag `mergeline.key`, and
-metrics keep the time stamps of their records (MLflow drops an identical point). One process writes. The file store is not offered.
+metrics keep the time stamps of their records (MLflow drops an identical point). A run that is written to its end carries a stamp, and is
+not written again. One process writes.
 """
 
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from pipeline.tracking.backend import QUIET, open_database, sqlite_file
 
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_AGENT_HINT": "1",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-KEY_TAG = "mergeline.key"
+KEY_TAG, PIPELINE_TAG, STAMP_TAG = "mergeline.key", "mergeline.pipeline", "mergeline.mirrored"
+PAGE = 500
 
 
 @dataclass(frozen=True)
@@ -40,55 +31,37 @@ class Metric:
     dataset: tuple[str, str] | None = None
 
 
-def tracking_uri(configured: str | None, workspace: Path) -> str:
-    """The configured URI, else `MLFLOW_TRACKING_URI`, else an SQLite file in the workspace."""
-    return configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace / 'mlflow.db'}"
+@dataclass
+class _Run:
+    """What is known of a run in the book. `points` are those it held before: metric key -> step -> {(value, milliseconds)}."""
 
-
-def sqlite_file(uri: str) -> Path | None:
-    """The database file of an SQLite URI, else None."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
-def sqlite_has_run(uri: str, run_id: str) -> bool:
-    """Whether an SQLite tracking database holds that run, asked without loading MLflow."""
-    path = sqlite_file(uri)
-    if path is None or not path.exists():
-        return False
-    try:
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-            return (
-                connection.execute("select 1 from runs where run_uuid = ? and lifecycle_stage = 'active'", (run_id,)).fetchone() is not None
-            )
-    except sqlite3.Error:
-        return False
+    id: str
+    key: str
+    found: bool = False
+    stamp: str = ""
+    status: str = "RUNNING"
+    params: dict[str, str] = field(default_factory=dict)
+    points: dict[str, dict[int, set[tuple[float, int]]]] = field(default_factory=dict)
 
 
 class Book:
-    """One MLflow experiment, opened for writing."""
+    """The part of one MLflow experiment that belongs to one pipeline, opened for writing."""
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
+    def __init__(self, uri: str, experiment: str, artifacts: Path, pipeline: str) -> None:
         os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
         from mlflow import MlflowClient
 
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        self.uri = uri
+        self.uri, self.pipeline = uri, pipeline
         self.client = MlflowClient(tracking_uri=uri)
-        self._runs: dict[str, str] = {}
-        self._models: dict[str, str] = {}
         database = sqlite_file(uri)
         if database is not None:
-            self._create_schema(database)
+            open_database(self.client, database)
         self.experiment_id = self._experiment(experiment, artifacts if database is not None else None)
-
-    def _create_schema(self, database: Path) -> None:
-        """Open a new database under a lock: MLflow's first opening is not safe against a second process."""
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{database}.lock"):
-            self.client.search_experiments(max_results=1)
-            with sqlite3.connect(database) as connection:
-                connection.execute("pragma journal_mode=WAL")
+        self._runs = {run.key: run for run in self._found_runs()}
+        self._ids = {run.id: run for run in self._runs.values()}
+        self._models = self._found_models()
 
     def _experiment(self, name: str, artifacts: Path | None) -> str:
         from mlflow.exceptions import MlflowException
@@ -106,66 +79,97 @@ class Book:
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
+    def _found_runs(self) -> Iterable[_Run]:
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment_id], self._mine(), max_results=PAGE, page_token=token)
+            for run in page:
+                tags = run.data.tags
+                if KEY_TAG in tags:
+                    yield _Run(run.info.run_id, tags[KEY_TAG], True, tags.get(STAMP_TAG, ""), run.info.status, dict(run.data.params))
+            token = page.token
+            if not token:
+                return
+
+    def _found_models(self) -> dict[str, str]:
+        models: dict[str, str] = {}
+        token = None
+        while True:
+            page = self.client.search_logged_models([self.experiment_id], self._mine(), max_results=50, page_token=token)
+            for model in page:
+                models[model.tags[KEY_TAG]] = model.model_id
+                if str(model.status) != "READY":
+                    self.client.finalize_logged_model(model.model_id, "READY")
+            token = page.token
+            if not token:
+                return models
+
+    def _mine(self) -> str:
+        return f"tags.`{PIPELINE_TAG}` = '{self.pipeline}'"
+
+    def find(self, key: str) -> str | None:
+        """The id of the run with this key, if the book has it."""
+        return self._runs[key].id if key in self._runs else None
+
+    def find_model(self, key: str) -> str | None:
+        """The id of the model with this key, if the book has it."""
+        return self._models.get(key)
+
     def run(self, key: str, name: str, tags: Mapping[str, str], started: float, parent: str | None = None) -> str:
         """The id of the run with this key, made if it is not there."""
         if key not in self._runs:
-            found = self.client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-            if found:
-                self._runs[key] = found[0].info.run_id
-            else:
-                whole = {**tags, KEY_TAG: key, "mlflow.source.name": "mergeline", "mlflow.source.type": "LOCAL"}
-                if parent is not None:
-                    whole["mlflow.parentRunId"] = parent
-                made = self.client.create_run(self.experiment_id, start_time=_milliseconds(started), tags=whole, run_name=name)
-                self._runs[key] = made.info.run_id
-        return self._runs[key]
+            whole = {**tags, PIPELINE_TAG: self.pipeline, KEY_TAG: key, "mlflow.source.name": "mergeline", "mlflow.source.type": "LOCAL"}
+            if parent is not None:
+                whole["mlflow.parentRunId"] = parent
+            made = self.client.create_run(self.experiment_id, start_time=_milliseconds(started), tags=whole, run_name=name)
+            self._runs[key] = self._ids[made.info.run_id] = _Run(made.info.run_id, key)
+        return self._runs[key].id
 
     def model(self, key: str, name: str, source_run: str, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
         """The id of the logged model with this key, made if it is not there: a place and a digest, never a copy of weights."""
         if key not in self._models:
-            found = self.client.search_logged_models([self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-            if found:
-                self._models[key] = found[0].model_id
-            else:
-                whole = {**tags, KEY_TAG: key, "mlflow.model.isExternal": "true"}
-                made = self.client.create_logged_model(
-                    self.experiment_id, name=name, source_run_id=source_run, params=dict(params), tags=whole, model_type="checkpoint"
-                )
-                self.client.finalize_logged_model(made.model_id, "READY")
-                self._models[key] = made.model_id
+            whole = {**tags, PIPELINE_TAG: self.pipeline, KEY_TAG: key, "mlflow.model.isExternal": "true"}
+            made = self.client.create_logged_model(
+                self.experiment_id, name=name, source_run_id=source_run, params=dict(params), tags=whole, model_type="checkpoint"
+            )
+            self.client.finalize_logged_model(made.model_id, "READY")
+            self._models[key] = made.model_id
         return self._models[key]
 
-    def tag_model(self, model_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a model."""
-        self.client.set_logged_model_tags(model_id, dict(tags))
-
     def describe(self, run_id: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Write a run's parameters and tags; writing the same again changes nothing."""
+        """Write a run's parameters and tags. MLflow does not let a parameter change: the first value stays."""
         from mlflow.entities import Param, RunTag
 
-        told = [Param(key, str(value)[:6000]) for key, value in params.items()]
+        known = self._ids[run_id].params
+        new = {key: str(value)[:6000] for key, value in params.items() if key not in known}
+        told = [Param(key, value) for key, value in new.items()]
         self.client.log_batch(run_id, params=told, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        known.update(new)
 
     def log(self, run_id: str, metrics: Iterable[Metric]) -> None:
-        """Write points; one that is there already stays one."""
+        """Write points, rounded to six places. A point that is there stays one, also if its step was made again with the same result."""
         from mlflow.entities import Metric as MlflowMetric
 
         points = []
         for metric in metrics:
             name, digest = metric.dataset or (None, None)
-            point = MlflowMetric(
-                metric.key,
-                round(metric.value, 6),
-                _milliseconds(metric.time),
-                metric.step,
-                model_id=metric.model_id,
-                dataset_name=name,
-                dataset_digest=digest,
-                run_id=run_id if metric.model_id else None,
-            )
-            points.append(point)
-        for first in range(0, len(points), 500):
-            self.client.log_batch(run_id, metrics=points[first : first + 500])
+            value, moment = round(metric.value, 6), _milliseconds(metric.time)
+            before = self._points(run_id, metric.key).get(metric.step, set())
+            if any(value == known for known, _ in before) and (value, moment) not in before:
+                continue
+            of_model = {"model_id": metric.model_id, "dataset_name": name, "dataset_digest": digest}
+            points.append(MlflowMetric(metric.key, value, moment, metric.step, run_id=run_id if metric.model_id else None, **of_model))
+        for first in range(0, len(points), PAGE):
+            self.client.log_batch(run_id, metrics=points[first : first + PAGE])
+
+    def _points(self, run_id: str, key: str) -> dict[int, set[tuple[float, int]]]:
+        """The points of a metric that the run held when the book was opened."""
+        run = self._ids[run_id]
+        if key not in run.points:
+            run.points[key] = {}
+            for point in self.client.get_metric_history(run_id, key) if run.found else []:
+                run.points[key].setdefault(point.step, set()).add((point.value, point.timestamp))
+        return run.points[key]
 
     def link(self, run_id: str, read: Sequence[str] = (), made: Sequence[str] = (), data: Sequence[tuple[str, str, str]] = ()) -> None:
         """Say which models a run read and made, and which data (name, digest, context) it used."""
@@ -184,10 +188,33 @@ class Book:
 
     def end(self, run_id: str, status: str, finished: float | None = None) -> None:
         """Close a run as FINISHED, FAILED or KILLED, or open it again as RUNNING."""
-        if status == "RUNNING":
-            self.client.update_run(run_id, status=status)
-        else:
+        if status != "RUNNING":
             self.client.set_terminated(run_id, status, _milliseconds(finished or time.time()))
+        elif self._ids[run_id].status != status:
+            self.client.update_run(run_id, status=status)
+        self._ids[run_id].status = status
+
+    def close(self, status: str) -> None:
+        """Close every run that is still open."""
+        for run in self._runs.values():
+            if run.status == "RUNNING":
+                self.end(run.id, status)
+
+    def stamped(self, key: str, stamp: str) -> bool:
+        """Whether the run with this key was written to its end under this stamp."""
+        return key in self._runs and self._runs[key].stamp == stamp
+
+    def stamp(self, run_id: str, stamp: str) -> None:
+        """Say that a run is written to its end."""
+        self.client.set_tag(run_id, STAMP_TAG, stamp)
+        self._ids[run_id].stamp = stamp
+
+    def tag_experiment(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the experiment, where they differ."""
+        there = self.client.get_experiment(self.experiment_id).tags
+        for key, value in tags.items():
+            if there.get(key) != value:
+                self.client.set_experiment_tag(self.experiment_id, key, value)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""Links into MLflow's pages: two runs side by side, and curves over the stages. They open in the machine-learning view."""
+"""Links into MLflow's pages, in its machine-learning mode: runs side by side, curves over the stages, the experiment's saved views."""
 
 import json
 from collections.abc import Sequence
@@ -27,10 +27,15 @@ def metric_page(base: str, experiment: str, runs: Sequence[str], metrics: Sequen
     )
 
 
-def experiment_page(base: str, experiment: str, filter_text: str, view: str = "") -> str:
-    """The table of runs that match a filter; `view` is the name of a shared view with the columns chosen."""
-    share = f"&viewStateShareKey={view}" if view else ""
-    return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning&searchFilter={quote(filter_text, safe='')}{share}"
+def experiments_page(base: str) -> str:
+    """The list of experiments."""
+    return f"{base}/#/experiments?workflowType=machine_learning"
+
+
+def view_page(base: str, experiment: str, view: str, charts: bool = False) -> str:
+    """The experiment's runs in one of its saved views (`views.py`), as a table or as charts."""
+    mode = "&compareRunsMode=CHART" if charts else ""
+    return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}{mode}"
 
 
 def _json(value: object) -> str:

@@ -6,23 +6,29 @@
     ├── track runs        "before merge" and "after merge", the same keys, the stage as the step       (`scores.py`)
     └── models            place and digest of every checkpoint, linked by the runs that read and made them
 
-Runs that are to be compared are not nested: MLflow's charts show only the parents of nested runs.
+Runs that are to be compared are not nested: MLflow's charts show only the parents of nested runs. Parameters hold what was asked for;
+ids, digests and places are tags, because the compare page draws every parameter that differs.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.experiment import Built
 from pipeline.history import Point, read_history
 from pipeline.recipes.milestone import Milestone
-from pipeline.results import rows, streams
+from pipeline.report.run_scores import stages_done, summary
+from pipeline.results import rows, run_scores, streams
 from pipeline.step import Step
 from pipeline.steps import Evaluate, FineTune, Merge
 from pipeline.store import Record, Store
 from pipeline.titles import step_titles, title_of
 from pipeline.tracking.book import Book, Metric
 from pipeline.tracking.lineage import model_note, parents_of
-from pipeline.tracking.scores import ScoreMirror, data_digest
+from pipeline.tracking.scores import ScoreMirror, data_digest, stamp_of
+from pipeline.tracking.views import saved_views
+
+NOT_PARAMETERS = ("place",)  # details that may differ for the same step, so they are told as tags
 
 
 class Mirror:
@@ -32,19 +38,24 @@ class Mirror:
         self.book, self.built, self.store = book, built, store
         self.pipeline = built.identity[:16]
         self.titles = step_titles(built.milestones)
+        self.steps = {step.key: step for step in built.steps}
         self.places: dict[str, Milestone] = {}
         for milestone in built.milestones:
             self.places.setdefault(milestone.model.key, milestone)
+        variant = built.name.removeprefix(built.config.name).removeprefix("-")
         self.scores = [
-            ScoreMirror(book, stream, rows(stream, built.config.recipe), store, self.tags, self.model)
+            ScoreMirror(book, stream, rows(stream, built.config.recipe), store, self.tags, self.model, variant)
             for stream in streams(built.milestones)
         ]
         self._written: set[str] = set()
+        self._live: set[str] = set()
 
     def open(self, started: float) -> str:
         """The id of the pipeline's run, marked as running."""
         run = self.pipeline_run(started)
         self.book.end(run, "RUNNING")
+        suite = self.built.milestones[0].evaluation.suite
+        self.book.tag_experiment(saved_views([task.name for task in suite.tasks]))
         return run
 
     def pipeline_run(self, started: float = 0) -> str:
@@ -56,8 +67,11 @@ class Mirror:
 
     def point(self, key: str, point: Point) -> None:
         """Show one training point while its step is still running."""
-        step = next(step for step in self.built.steps if step.key == key)
-        self.book.log(self._work_run(step, point.time), _metrics_of(point))
+        run = self._work_run(self.steps[key], point.time)
+        if key not in self._live:
+            self._live.add(key)
+            self.book.end(run, "RUNNING")  # an earlier attempt may have closed it
+        self.book.log(run, _metrics_of(point))
 
     def step(self, step: Step) -> None:
         """Mirror one stored step, and of its stages what can be said by now."""
@@ -75,6 +89,26 @@ class Mirror:
         """Mirror all that is stored and was not written before."""
         for step in self.built.steps:
             self.step(step)
+        self._results()
+
+    def close(self, status: str) -> None:
+        """Close the pipeline's run, and every run of a step that was not finished."""
+        self.book.close(status)
+
+    def _results(self) -> None:
+        """What a finished run came to, on the pipeline's run: so that whole runs can be compared too."""
+        if len(self.scores) > 1:
+            return  # several arms and seeds have their own tracks
+        stream = self.scores[0].stream
+        found = run_scores(self.scores[0].rows, self.store)
+        record = self.store.record(stream[-1].evaluation)
+        if record is None or len(found.stages) < len(stream):
+            return
+        told = {"recipe": self.built.config.recipe, "tasks": ", ".join(found.stream), "held_out": ", ".join(found.held_out) or "-"}
+        told |= {"merge": found.weights or "none", "seed": str(found.seed), "training": found.training or "-"}
+        run, stage = self.pipeline_run(), stages_done(found)
+        self.book.describe(run, told, {})
+        self.book.log(run, [Metric(key, value, record.content["finished"], stage) for key, value in summary(found).items()])
 
     def track_runs(self) -> list[str]:
         """The track runs of every arm and seed, before the merge and after it."""
@@ -86,10 +120,14 @@ class Mirror:
 
     def tags(self, tags: Mapping[str, str]) -> dict[str, str]:
         """`tags` and those that every run and model of this pipeline carries."""
-        return {"mergeline.pipeline": self.pipeline, "mergeline.run": self.built.name, **tags}
+        return {"mergeline.run": self.built.name, **tags}
 
     def model(self, step: Step) -> str:
         """The id of the logged model of a stored checkpoint, linked to its parents' models."""
+        key = f"{self.pipeline}/{step.key}"
+        known = self.book.find_model(key)
+        if known is not None:
+            return known
         record = self.store.record(step)
         if record is None or record.checkpoint is None:
             raise LookupError(f"{step.key} has no stored checkpoint to show")
@@ -105,13 +143,16 @@ class Mirror:
             "mlflow.note.content": note,
         }
         params = {name: str(value) for name, value in {**self._place(step), "digest": record.digest[:12]}.items()}
-        return self.book.model(f"{self.pipeline}/{step.key}", self._model_name(step), run, params, self.tags(tags))
+        return self.book.model(key, self._model_name(step), run, params, self.tags(tags))
 
     def _work(self, step: Step, record: Record) -> None:
+        if self.book.stamped(f"{self.pipeline}/{step.key}", stamp_of(record)):
+            return
         run = self._work_run(step, record.content["started"])
         details = {key: value for key, value in record.content["details"].items() if not isinstance(value, dict)}
-        versions = {f"mergeline.version.{name}": value for name, value in record.content["versions"].items()}
-        self.book.describe(run, {**details, **self._place(step)}, {"mergeline.step": step.key, **versions})
+        tags = {f"mergeline.version.{name}": value for name, value in record.content["versions"].items()}
+        tags |= {f"mergeline.{name}": str(details.pop(name)) for name in NOT_PARAMETERS if name in details}
+        self.book.describe(run, {**details, **self._place(step)}, {"mergeline.step": step.key, **tags})
         history = read_history(self.store.directory(step) / "history.jsonl")
         totals = {key: float(value) for key, value in record.metrics.items() if isinstance(value, int | float)}
         totals["seconds"] = record.content["seconds"]
@@ -121,6 +162,7 @@ class Mirror:
         data = [(step.task.name, data_digest(step.task), "training")] if isinstance(step, FineTune) else []
         self.book.link(run, read=[self.model(parent) for parent in parents_of(step)], made=[self.model(step)], data=data)
         self.book.end(run, "FINISHED", finished)
+        self.book.stamp(run, stamp_of(record))
 
     def _work_run(self, step: Step, started: float) -> str:
         tags = self.tags({"mergeline.kind": step.kind, **{f"mergeline.{key}": str(value) for key, value in self._place(step).items()}})
@@ -133,7 +175,9 @@ class Mirror:
     def _model_name(self, step: Step) -> str:
         milestone = self.places[step.key]
         made = "merged" if isinstance(step, Merge) else "tuned" if isinstance(step, FineTune) else "base"
-        return f"s{milestone.stage}-{milestone.task}-{made}" if milestone.task else made
+        name = f"s{milestone.stage}-{milestone.task}-{made}" if milestone.task else made
+        whole = f"{milestone.arm}-seed{milestone.seed}-{name}" if len(self.scores) > 1 else name
+        return re.sub(r"[^A-Za-z0-9_ =+-]", "_", whole)  # MLflow takes no . / : % or quotes here
 
 
 def _metrics_of(point: Point) -> list[Metric]:

@@ -9,12 +9,13 @@ from hashlib import sha256
 from typing import Any
 
 from pipeline.recipes.milestone import Milestone, Role
+from pipeline.report.run_scores import StageScores, mean_with_stderr, stage_metrics
 from pipeline.results import Row, run_scores, task_scores
 from pipeline.step import Step, canonical
 from pipeline.store import Record, Store
-from pipeline.titles import milestone_title
 from pipeline.tracking.book import Book, Metric
 
+LAYOUT = 1  # of what is written per step; a higher one has finished runs written again
 COLORS = {Role.BASE: "#6b7280", Role.BEFORE: "#d97706", Role.AFTER: "#2563eb"}
 Tags = Callable[[Mapping[str, str]], dict[str, str]]
 
@@ -23,34 +24,52 @@ class ScoreMirror:
     """Writes the evaluations of one arm and seed."""
 
     def __init__(
-        self, book: Book, stream: Sequence[Milestone], rows: Sequence[Row], store: Store, tags: Tags, model: Callable[[Step], str]
+        self,
+        book: Book,
+        stream: Sequence[Milestone],
+        rows: Sequence[Row],
+        store: Store,
+        tags: Tags,
+        model: Callable[[Step], str],
+        variant: str = "",
     ) -> None:
         self.book, self.stream, self.rows, self.store, self.tags, self.model = book, stream, rows, store, tags, model
         first = stream[0]
-        self.place = f"{tags({})['mergeline.pipeline']}/{first.arm}/{first.seed}"
-        self.prefix = f"{first.arm} seed {first.seed}: " if first.arm else ""
+        self.place = f"{book.pipeline}/{first.arm}/{first.seed}"
+        told = ", ".join(filter(None, (variant, f"{first.arm} seed {first.seed}" if first.arm else "")))
+        self.prefix = f"{told}: " if told else ""
         self.weights = next((milestone.weights for milestone in stream if milestone.weights), "none")
         self.roles = [role for role in (Role.BEFORE, Role.AFTER) if any(milestone.role is role for milestone in stream)]
+        self._on_track: set[tuple[Role, int]] = set()
 
     def write(self, evaluation: str) -> None:
         """Mirror one evaluation, by its key, and the tracks as far as their stages are complete."""
         for milestone in self.stream:
             record = self.store.record(milestone.evaluation) if milestone.evaluation.key == evaluation else None
-            if record is not None:
-                self._evaluation(milestone, record)
+            if record is not None and not self.book.stamped(self._key(milestone), stamp_of(record)):
+                run = self._evaluation(milestone, record)
                 for role in self.roles:
                     self._track_points(role)
+                self.book.stamp(run, stamp_of(record))
 
     def track_runs(self) -> list[str]:
         """The ids of the track runs."""
-        return [self._track(role, 0) for role in self.roles]
+        found = [self.book.find(self._track_key(role)) for role in self.roles]
+        return [run for run in found if run is not None]
 
     def last_runs(self) -> list[str]:
         """The ids of the last stage's evaluation runs, before and after the merge; without merging, the base's and the last."""
         chosen = [next(m for m in reversed(self.stream) if m.role is role) for role in self.roles]
         if len(chosen) < 2:
             chosen.insert(0, self.stream[0])
-        return [self._run(milestone, 0) for milestone in chosen]
+        found = [self.book.find(self._key(milestone)) for milestone in chosen]
+        return [run for run in found if run is not None]
+
+    def _key(self, milestone: Milestone) -> str:
+        return f"{self.place}/{milestone.stage}/{milestone.role.value}"
+
+    def _track_key(self, role: Role) -> str:
+        return f"{self.place}/track/{role.value}"
 
     def _run(self, milestone: Milestone, started: float) -> str:
         tags = {
@@ -60,32 +79,40 @@ class ScoreMirror:
             "mergeline.arm": milestone.arm,
             "mlflow.runColor": COLORS[milestone.role],
         }
-        key = f"{self.place}/{milestone.stage}/{milestone.role.value}"
-        return self.book.run(key, self.prefix + milestone_title(milestone), self.tags(tags), started)
+        return self.book.run(self._key(milestone), self.prefix + self._title(milestone), self.tags(tags), started)
 
-    def _evaluation(self, milestone: Milestone, record: Record) -> None:
+    def _title(self, milestone: Milestone) -> str:
+        """Short, because MLflow's table cuts names: `s2 count, before merge`."""
+        if milestone.role is Role.BASE:
+            return "s0 base"
+        what = "tuned" if len(self.roles) == 1 else f"{milestone.role.value} merge"
+        return f"s{milestone.stage} {milestone.task}, {what}"
+
+    def _evaluation(self, milestone: Milestone, record: Record) -> str:
         run, model = self._run(milestone, record.content["started"]), self.model(milestone.model)
         finished, suite, scores = record.content["finished"], milestone.evaluation.suite, task_scores(record)
-        metrics = []
+        entry, metrics = StageScores(milestone.stage, milestone.task, milestone.role.value, scores), []
+        for group, members in {"average": suite.tasks, "held_out": suite.held_out, "stream": suite.stream}.items():
+            if members:
+                mean, stderr = mean_with_stderr(entry, tuple(task.name for task in members))
+                metrics.append(Metric(f"acc/{group}", mean, finished, milestone.stage))
+                metrics.append(Metric(f"acc_stderr/{group}", stderr, finished, milestone.stage))
         for task in suite.tasks:
             score, asked = scores[task.name], (task.name, data_digest(task))
             metrics.append(Metric(f"acc/{task.name}", score.accuracy, finished, milestone.stage, model, asked))
             metrics.append(Metric(f"acc_stderr/{task.name}", score.stderr, finished, milestone.stage))
-        for group, members in {"average": suite.tasks, "held_out": suite.held_out, "stream": suite.stream}.items():
-            if members:
-                mean = sum(scores[task.name].accuracy for task in members) / len(members)
-                metrics.append(Metric(f"acc/{group}", mean, finished, milestone.stage))
         params: dict[str, Any] = {
             "role": milestone.role.value,
             "stage": milestone.stage,
             "trained": milestone.task or "-",
-            "merge": self.weights,
+            "merge": {Role.BASE: "none", Role.BEFORE: "not yet"}.get(milestone.role, self.weights),
         }
         params |= {"arm": milestone.arm, "seed": milestone.seed} if milestone.arm else {}
         self.book.describe(run, {**params, "split": suite.split.value}, {"mergeline.model_id": model, "mergeline.step": record.key})
         self.book.log(run, metrics)
         self.book.link(run, read=[model], data=[(task.name, data_digest(task), suite.split.value) for task in suite.tasks])
         self.book.end(run, "FINISHED", finished)
+        return run
 
     def _track(self, role: Role, started: float) -> str:
         name = "no merge" if len(self.roles) == 1 else f"{role.value} merge"
@@ -95,26 +122,30 @@ class ScoreMirror:
             "mergeline.arm": self.stream[0].arm,
             "mlflow.runColor": COLORS[role],
         }
-        return self.book.run(f"{self.place}/track/{role.value}", self.prefix + name, self.tags(tags), started)
+        return self.book.run(self._track_key(role), self.prefix + name, self.tags(tags), started)
 
     def _track_points(self, role: Role) -> None:
-        from pipeline.report.run_scores import stage_metrics
-
         scores = run_scores(self.rows, self.store)
         shown = [milestone for milestone in self.stream if milestone.role in (Role.BASE, role)]
         known = [row for row in shown if any((row.stage, row.role.value) == (entry.stage, entry.role) for entry in scores.stages)]
-        if not known:
-            return
         metrics = []
         for milestone in known:
             record = self.store.record(milestone.evaluation)
-            if record is not None:
+            if record is not None and (role, milestone.stage) not in self._on_track:
                 values = stage_metrics(scores, role.value, milestone.stage)
                 metrics += [Metric(key, value, record.content["finished"], milestone.stage) for key, value in values.items()]
+        if not metrics:
+            return
         track = self._track(role, metrics[0].time)
         self.book.describe(track, {"role": role.value, "merge": self.weights, "seed": self.stream[0].seed}, {})
         self.book.log(track, metrics)
         self.book.end(track, "FINISHED" if len(known) == len(shown) else "RUNNING", metrics[-1].time)
+        self._on_track |= {(role, milestone.stage) for milestone in known}
+
+
+def stamp_of(record: Record) -> str:
+    """What a run carries when all of this record is in it: a step that is made again has another time."""
+    return f"{LAYOUT} {record.content['finished']}"
 
 
 def data_digest(task: Any) -> str:

@@ -18,7 +18,7 @@ from pipeline.experiment import Built
 from pipeline.history import Point
 from pipeline.step import Step
 from pipeline.store import Store
-from pipeline.tracking.book import Book, sqlite_has_run, tracking_uri
+from pipeline.tracking.backend import sqlite_has_run, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,12 @@ class Tracker:
 
     def _open(self) -> Any:
         if self._mirror is None:
+            from pipeline.tracking.book import Book
             from pipeline.tracking.mirror import Mirror
 
             experiment = self.built.config.tracking.experiment or self.built.config.name
-            self._mirror = Mirror(Book(self.uri, experiment, self.built.workspace / "mlartifacts"), self.built, self.store)
+            book = Book(self.uri, experiment, self.built.workspace / "mlartifacts", self.built.identity[:16])
+            self._mirror = Mirror(book, self.built, self.store)
         return self._mirror
 
     def _write(self) -> None:
@@ -92,7 +94,7 @@ class Tracker:
         mirror.everything()
         if report is not None and report.exists():
             mirror.book.client.log_artifacts(pipeline, str(report), "report")
-        mirror.book.end(pipeline, status)
+        mirror.close(status)
         place = Mirrored(self.uri, mirror.book.experiment_id, pipeline, tuple(mirror.compared_runs()), tuple(mirror.track_runs()))
         if status == "FINISHED":
             write_json_atomic(self.built.run_directory / "tracking.json", {"identity": self.built.identity, **place.__dict__})

@@ -1,0 +1,62 @@
+"""Where MLflow keeps its book: which addresses are taken, and how a new SQLite database is opened safely. Needs no MLflow to be asked."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from foundation.errors import ConfigError
+
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+SERVERS = ("http://", "https://")
+DATABASES = ("sqlite:///", "postgresql", "mysql", "mssql")
+
+
+def tracking_uri(configured: str | None, workspace: Path) -> str:
+    """The configured URI, else `MLFLOW_TRACKING_URI`, else an SQLite file in the workspace; ConfigError for what cannot hold a mirror."""
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace / 'mlflow.db'}"
+    if not uri.startswith(SERVERS + DATABASES):
+        origin = "tracking.uri" if configured else "MLFLOW_TRACKING_URI"
+        raise ConfigError(
+            f"{origin} is {uri!r}, which is neither a tracking server (http://..., https://...) nor a database "
+            f"(sqlite:////absolute/path/mlflow.db, postgresql://...); leave it out to keep an SQLite file in the workspace"
+        )
+    return uri
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The database file of an SQLite URI, else None."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def sqlite_has_run(uri: str, run_id: str) -> bool:
+    """Whether an SQLite tracking database holds that run, asked without loading MLflow."""
+    path = sqlite_file(uri)
+    if path is None or not path.exists():
+        return False
+    question = "select 1 from runs where run_uuid = ? and lifecycle_stage = 'active'"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(question, (run_id,)).fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
+def open_database(client: Any, database: Path) -> None:
+    """Let MLflow make or check the tables of an SQLite file, under a lock: its first opening is not safe against a second process."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock"):
+        client.search_experiments(max_results=1)

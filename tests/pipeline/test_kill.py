@@ -1,0 +1,77 @@
+"""`kill -9` of the whole process tree at random times: running the same command again ends with the same bytes and the same MLflow content.
+
+`MERGELINE_KILLS` kills are spread over one run (default 2; `make chaos` does more). The undisturbed run is made in the same test.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_run import TINY, final_checkpoint, records, tracked
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+KILLS = int(os.environ.get("MERGELINE_KILLS", "2"))
+SEED = int(os.environ.get("MERGELINE_KILL_SEED", str(random.SystemRandom().randrange(10**6))))
+LONGEST_SECONDS = 400
+
+
+def start(workspace: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "pipeline", "run", str(TINY), f"workspace={workspace}", "--cpus", "2"]
+    log = open(workspace.with_suffix(".log"), "a")  # noqa: SIM115 (handed to the process)
+    return subprocess.Popen(command, cwd=TINY.parents[2], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def kill_tree(process: subprocess.Popen) -> int:
+    """SIGKILL the process and everything below it; how many that were."""
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in tree:
+        member.suspend()  # nothing may start a child while the others are killed
+    for member in tree + [child for member in tree for child in member.children(recursive=True)]:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait(30)
+    return len(tree)
+
+
+def finish(workspace: Path) -> None:
+    process = start(workspace)
+    assert process.wait(LONGEST_SECONDS) == 0, workspace.with_suffix(".log").read_text()[-3000:]
+
+
+@pytest.mark.timeout(LONGEST_SECONDS * (KILLS + 3))
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    began = time.time()
+    finish(whole)
+    length = time.time() - began
+
+    chance = random.Random(SEED)
+    deaths = []
+    for _ in range(KILLS):
+        process = start(killed)
+        wait = chance.uniform(0.1, 0.6) * length
+        try:
+            process.wait(wait)
+            break  # it was done before it could be killed
+        except subprocess.TimeoutExpired:
+            deaths.append((round(wait, 1), kill_tree(process), len(records(killed))))
+    print(f"seed {SEED}: killed after (seconds, processes, steps stored) {deaths} of an undisturbed {length:.0f} s")
+    finish(killed)
+
+    assert deaths
+    assert final_checkpoint(killed) == final_checkpoint(whole)
+    ours, theirs = records(killed), records(whole)
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        assert ours[key]["outputs"]["digest"] == theirs[key]["outputs"]["digest"], key
+    assert tracked(killed) == tracked(whole)
+    assert not list((killed / "store").glob("*/work"))
+    assert not list((killed / "store").glob("*/.*.tmp"))
