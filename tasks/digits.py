@@ -3,7 +3,7 @@
 The scans are scikit-learn's bundled set (1,797 real 8x8 scans, no download), split by scan, so no scan is in two splits. An example is a
 32x32 canvas of four cells with a question and a short answer, composed from its split's scans only.
 
-This file says what is asked (a `Scene`: which digits lie where, question, answer); `tasks/digits_canvas.py` holds the scans and draws.
+This file says what is asked, as a `Scene`; `tasks/digits_canvas.py` holds the scans and draws.
 Example i depends only on (task, split, data_seed, i), never on how many are asked for.
 """
 
@@ -13,41 +13,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from foundation.errors import ConfigError
 from foundation.hints import unknown
+from tasks.digits_scene import CELLS, COLOR_NAMES, COLORS, WORDS, Glyph, Scene
 from tasks.scoring import exact_match
 from tasks.task import Example, Split
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-CELLS = ("top left", "top right", "bottom left", "bottom right")
-COLORS = {"red": (255, 60, 60), "green": (60, 230, 60), "blue": (80, 110, 255), "yellow": (240, 230, 50), "purple": (210, 70, 230)}
-COLOR_NAMES = tuple(COLORS)
 EMPTY = "nothing"
 USUAL_COUNTS = {Split.TRAIN: 2000, Split.VALIDATION: 400, Split.TEST: 400}
-
-
-@dataclass(frozen=True)
-class Glyph:
-    """One digit on the canvas: its cell (0-3 in reading order), its value and its color (an index into COLOR_NAMES)."""
-
-    cell: int
-    digit: int
-    color: int
-
-    @property
-    def words(self) -> str:
-        """Color and value, as in "red three"."""
-        return f"{COLOR_NAMES[self.color]} {WORDS[self.digit]}"
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What an example shows and asks. Glyphs are in reading order."""
-
-    glyphs: tuple[Glyph, ...]
-    question: str
-    answer: str
 
 
 def glyphs_in(cells: Sequence[int], rng: "Generator") -> tuple[Glyph, ...]:

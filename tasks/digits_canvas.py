@@ -13,7 +13,7 @@ from numpy.random import PCG64, Generator
 from PIL import Image
 
 from foundation.errors import InputError
-from tasks.digits import COLORS, Glyph
+from tasks.digits_scene import COLORS, Glyph
 from tasks.task import Split
 
 CELL = 16

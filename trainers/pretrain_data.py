@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from models.prompts import conversation_text, question_text
-from tasks.digits import CELLS, COLORS, WORDS, DigitsTask
+from tasks.digits import DigitsTask
+from tasks.digits_scene import CELLS, COLORS, WORDS
 from tasks.task import Split
 
 IGNORED = -100

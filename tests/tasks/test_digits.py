@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from foundation.errors import ConfigError, InputError
 from tasks import digits_canvas
-from tasks.digits import CELLS, COLOR_NAMES, EMPTY, WORDS, DigitsTask, Glyph, all_texts
+from tasks.digits import EMPTY, DigitsTask, all_texts
 from tasks.digits_canvas import CELL, JITTER, TINTS, draw, generator, scans, scans_of
+from tasks.digits_scene import CELLS, COLOR_NAMES, WORDS, Glyph
 from tasks.registry import DIGITS_BASE, DIGITS_STREAM, TASKS, get_task
 from tasks.scoring import exact_match
 from tasks.task import Example, Split, Task
