@@ -10,15 +10,12 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from foundation.errors import ConfigError, MergelineError, ResourceError
-
-if TYPE_CHECKING:
-    from pipeline.experiment import Built
 
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What the system refuses for reasons that lie with the machine, not with this program."""
@@ -44,13 +41,13 @@ def run(
 ) -> None:
     """Run an experiment from wherever it stands; run it again to go on."""
     from pipeline.experiment import build
-    from pipeline.inputs import make_place
+    from pipeline.inputs import check_address, make_place
     from pipeline.runner import run as run_experiment
     from pipeline.summary import print_finished
 
-    built = build(file, overrides or [])
+    built = build(file, overrides or [], fitting=True)
     check_workspace(built.config.workspace)
-    check_bases_fit(built)
+    check_address(address or os.environ.get("RAY_ADDRESS") or "local")
     make_place(built.workspace, "workspace")
     console = Console()
     finished = run_experiment(built, console, address, cpus)
@@ -82,10 +79,10 @@ def validate(file: File, overrides: Overrides = None) -> None:
 
 @app.command()
 def merge(
-    checkpoints: Annotated[list[str], typer.Option(help="Two or more checkpoints: directories or hub ids.")],
+    checkpoints: Annotated[list[str], typer.Option(metavar="A B ...", help="Two or more checkpoints: directories or hub ids.")],
     output: Annotated[Path, typer.Option(help="The directory to write; must not hold anything yet.")],
     alphas: Annotated[
-        list[str] | None, typer.Option(metavar="WEIGHT", help="One weight per checkpoint, summing to 1 (default: equal).")
+        list[str] | None, typer.Option(metavar="W W ...", help="One weight per checkpoint, summing to 1 (default: equal).")
     ] = None,
     actors: Annotated[int, typer.Option(help="Ray actors to spread the merge over; 0 = in this process.", min=0)] = 0,
     partial: Annotated[bool, typer.Option("--partial", help="Average each tensor over the checkpoints that hold it.")] = False,
@@ -103,7 +100,7 @@ def merge(
 @app.command()
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint directory or hub id.", show_default=False)],
-    tasks: Annotated[list[str] | None, typer.Option(help="Tasks to ask (default: all the digits tasks).")] = None,
+    tasks: Annotated[list[str] | None, typer.Option(metavar="T T ...", help="Tasks to ask (default: all the digits tasks).")] = None,
     samples: Annotated[int, typer.Option(help="Samples of each task.", min=1)] = 300,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     output: Annotated[Path | None, typer.Option(help="Keep every answer here (samples.parquet, scores.json).")] = None,
@@ -150,16 +147,6 @@ def check_workspace(workspace: Path) -> None:
             f"this runs as a Ray job, whose working directory is removed afterwards, but workspace is {str(workspace)!r}; "
             "add workspace=/path/that/all/nodes/share"
         )
-
-
-def check_bases_fit(built: "Built") -> None:
-    """Before a run that would start from a local checkpoint: whether its tensors are its model's, decided without loading it."""
-    from pipeline.store import Store
-
-    store = Store(built.workspace / "store")
-    if built.bases and any(store.record(target) is None for target in built.targets):
-        for base in built.bases:
-            base.check_fits()
 
 
 def spread(arguments: list[str], options: tuple[str, ...] = ("--checkpoints", "--alphas", "--tasks")) -> list[str]:

@@ -1,6 +1,7 @@
 """Connect to Ray: the cluster at an address, or one that lives inside this command.
 
-A local Ray listens on loopback, starts no dashboard, and ends with the command. Workers run at normal priority and keep quiet.
+A local Ray starts no dashboard, asks whoever connects for its token (Ray's default), and ends with the command. Workers run at normal
+priority and keep quiet.
 """
 
 import os
@@ -16,11 +17,14 @@ WORKER_ENVIRONMENT = {
 }
 
 
+LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # a machine of one's own gives no notice, and the watcher is a process
+
+
 @contextmanager
 def connected(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
     """Ray, from `address`, else `RAY_ADDRESS`, else started here with `cpus` (all of the machine's if None)."""
     os.environ.setdefault("RAY_worker_niceness", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a step that asks for no GPU sees none
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -28,8 +32,9 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[N
         yield
         return
     where = address or os.environ.get("RAY_ADDRESS") or "local"
-    local = {"include_dashboard": False, "num_cpus": cpus} if where == "local" else {}
-    runtime_env = {"env_vars": WORKER_ENVIRONMENT}
+    inside = where == "local"
+    local = {"include_dashboard": False, "num_cpus": cpus} if inside else {}
+    runtime_env = {"env_vars": WORKER_ENVIRONMENT | (LOCAL_ENVIRONMENT if inside else {})}
     try:
         ray.init(address=where, runtime_env=runtime_env, log_to_driver=False, logging_level="error", configure_logging=True, **local)
     except ConnectionError as error:

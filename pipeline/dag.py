@@ -4,12 +4,13 @@ Only paths and keys pass between tasks, never weights. A step that is stored, an
 A step that fails takes those that rest on it with it; everything else goes on, and the first failure is raised at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
+from foundation.errors import ResourceError
 from pipeline.history import Point
 from pipeline.monitor import Listener, Monitor, Progress
 from pipeline.perform import Performed, perform
@@ -34,6 +35,18 @@ class Watch:
 @ray.remote
 def _perform(step: Step, store: Store, listener: Listener, *_upstream: Performed) -> Performed:
     return perform(step, store, listener)
+
+
+def check_resources(steps: Iterable[Step], what: str) -> None:
+    """ResourceError if a step asks for more than the connected Ray has in all: it would wait for ever without a word."""
+    has = ray.cluster_resources()
+    for step in steps:
+        for resource, amount in step.demand.items():
+            if amount > has.get(resource, 0):
+                raise ResourceError(
+                    f"{step.key} needs {amount:g} {resource} at one time, but {what} has {has.get(resource, 0):g}; "
+                    "lower the workers or GPUs it asks for, or run on a larger cluster (--address)"
+                )
 
 
 def run_dag(steps: dict[str, Step], store: Store, watch: Watch) -> None:

@@ -11,7 +11,7 @@ from evaluators.suite import Suite
 from foundation.errors import ConfigError
 from foundation.hints import unknown
 from mergers import resolve_checkpoint
-from pipeline.inputs import check_checkpoint
+from pipeline.inputs import check_checkpoint, check_fits
 from tasks.registry import DIGITS_BASE, DIGITS_STREAM, get_task
 from tasks.task import Split
 
@@ -25,8 +25,12 @@ def evaluate_checkpoint(text: str, tasks: list[str] | None, samples: int, split:
         raise ConfigError(f"--tasks names {twice[0]!r} more than once; name each task once")
     suite = Suite(tuple(map(get_task, tasks or [*DIGITS_BASE, *DIGITS_STREAM])), split=Split(split), samples=samples)
     checkpoint = check_checkpoint(text) or resolve_checkpoint(text)
+    check_fits(checkpoint, parts=())
+    from transformers.utils import logging
+
     from evaluators.evaluate import evaluate
 
+    logging.disable_progress_bar()  # ours shows what is asked; theirs would run through it
     with tempfile.TemporaryDirectory() as scratch, Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         bars = {task.name: bar.add_task(task.name, total=samples) for task in suite.tasks}
         place = output or Path(scratch)

@@ -35,7 +35,6 @@ class Built:
     name: str
     milestones: tuple[Milestone, ...]
     resolved: dict[str, Any]  # the file with its overrides, as plain data
-    bases: tuple["LocalBase", ...] = ()
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -82,14 +81,19 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> tuple[YamlFile, An
     return file, config
 
 
-def build(path: Path, overrides: Sequence[str] = ()) -> Built:
-    """Read the file, apply the overrides and make the steps (a local base checkpoint is read once, for its digest)."""
+def build(path: Path, overrides: Sequence[str] = (), fitting: bool = False) -> Built:
+    """Read the file, apply the overrides and make the steps (a local base checkpoint is read once, for its digest).
+
+    `fitting`: also hold a local base against its model first, which takes the seconds of importing transformers.
+    """
     file, config = read_config(path, overrides)
     check_place(Path(config.workspace).absolute(), "workspace")
-    bases = check_bases(file, config)
+    for base in check_bases(file, config):
+        if fitting:
+            base.check_fits()
     milestones = _milestones(config)
     name = _run_name(config.name, _telling(path, overrides, milestones), milestones)
-    return Built(config, name, milestones, _resolved(file, config, name), bases)
+    return Built(config, name, milestones, _resolved(file, config, name))
 
 
 def validate(path: Path, overrides: Sequence[str] = ()) -> str:

@@ -1,9 +1,12 @@
-"""What a command is given from outside, checked before anything runs: directories to write in, checkpoints to start from."""
+"""What a command is given from outside, checked before anything runs: places to write in, checkpoints, a cluster's address."""
 
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from foundation.errors import ConfigError, InputError, ResourceError
+
+CONNECT_SECONDS = 5.0
 
 
 def check_place(path: Path, what: str) -> None:
@@ -75,3 +78,18 @@ def check_fits(place: Path, parts: Sequence[str]) -> None:
         raise InputError(f"{place}: the tensors do not fit {type(model).__name__}: {'; '.join(faults)}; save the checkpoint again")
     tunable_parameters(model, parts)
     load_processor(place)
+
+
+def check_address(address: str) -> None:
+    """ConfigError unless `address` has the form of a Ray cluster's, ResourceError unless something listens there. Starts no Ray."""
+    if address in ("auto", "local"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{address!r} is not the address of a Ray cluster; give host:port, ray://host:port or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ResourceError(
+            f"no Ray cluster answers at {address} ({error}); check --address or RAY_ADDRESS, or leave both out to run on this machine"
+        ) from error

@@ -56,9 +56,12 @@ def print_plan(planned: list[PlannedStep], console: Console) -> None:
     table.add_column("", justify="right")
     for name in ("", "step", "why"):
         table.add_column(name, overflow="fold")
-    table.add_column("in the store as", style="dim", no_wrap=True)
+    wide = console.width >= 110
+    if wide:
+        table.add_column("in the store as", style="dim", no_wrap=True)
     for number, step in enumerate(planned, start=1):
-        table.add_row(str(number), "[yellow]run[/]" if step.runs else "[green]stored[/]", step.title, step.why, step.key[:-16])
+        state = "[yellow]run[/]" if step.runs else "[green]stored[/]"
+        table.add_row(str(number), state, step.title, step.why, *([step.key[:-16]] if wide else []))
     console.print(table)
     running = sum(step.runs for step in planned)
     console.print(f"\n{running} of {len(planned)} steps to run, {len(planned) - running} stored.", highlight=False)

@@ -3,6 +3,7 @@
 The run holds a lock on its directory: a second `run` of the same name is refused. Other experiments may use the store at the same time.
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def _run_steps(
     built: Built, store: Store, steps: dict[str, Step], tracker: Tracker, console: Console, address: str | None, cpus: int | None
 ) -> None:
     from pipeline.cluster import connected
-    from pipeline.dag import Watch, run_dag
+    from pipeline.dag import Watch, check_resources, run_dag
     from pipeline.display import Display
 
     tracker.start()
@@ -71,6 +72,8 @@ def _run_steps(
                 tracker.done(step)
                 display.finished(step)
 
+            if address is None and "RAY_ADDRESS" not in os.environ:  # a cluster may grow, this machine will not
+                check_resources(steps.values(), "this machine")
             run_dag(steps, store, Watch(check, display.progress, tracker.point, on_done, display.failed))
     except BaseException as error:
         link_run(built.run_directory, built.milestones, store)

@@ -85,6 +85,11 @@ class Step:
         """Options of the step's Ray task."""
         return {"num_cpus": 1}
 
+    @property
+    def demand(self) -> dict[str, float]:
+        """What must be free at one time, on all nodes together, for the step to run at all: {"CPU": 2, "GPU": 1}."""
+        return {"CPU": self.ray_options.get("num_cpus", 1), "GPU": self.ray_options.get("num_gpus", 0)}
+
     @cached_property
     def inputs(self) -> tuple["Step", ...]:
         """The steps this one needs, in field order, each once."""

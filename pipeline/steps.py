@@ -74,6 +74,10 @@ class FineTune(Step):
     def ray_options(self) -> dict[str, Any]:
         return {"num_cpus": 0}
 
+    @property
+    def demand(self) -> dict[str, float]:
+        return {"CPU": self.resources.workers, "GPU": self.resources.workers * self.resources.gpus}
+
     def run(self, work: Work) -> Outcome:
         from pipeline.training import fit
 

@@ -15,7 +15,8 @@ from pipeline.report.tables import print_tables
 from pipeline.results import RUN_FILE, all_scores, read_rows, rows
 from pipeline.runner import Finished
 from pipeline.store import Store
-from pipeline.tracking.links import compare_runs, metric_page, ui_base
+from pipeline.tracking.links import compare_runs, ui_base, view_page
+from pipeline.tracking.views import CURVES_VIEW, STAGES_VIEW
 
 
 def print_finished(built: Built, finished: Finished, console: Console, arguments: list[str]) -> None:
@@ -25,17 +26,20 @@ def print_finished(built: Built, finished: Finished, console: Console, arguments
     print_tables(all_scores(rows(built.milestones, built.config.recipe), store), console)
     mirrored = finished.mirrored
     base = ui_base(mirrored.uri)
+    side_by_side = compare_runs(base, mirrored.experiment, mirrored.compared)
+    if len(mirrored.compared) > 2:  # several arms: the table of all asked models
+        side_by_side = view_page(base, mirrored.experiment, STAGES_VIEW)
     lines = [
         "",
         f"checkpoints  {_shown(built.run_directory / 'checkpoints')}",
         f"report       {_shown(finished.report / 'report.md')}",
-        f"compare      {compare_runs(base, mirrored.experiment, mirrored.compared)}",
-        f"curves       {metric_page(base, mirrored.experiment, mirrored.tracks, ['acc/average', 'acc/held_out', 'acc/stream'])}",
+        f"compare      {side_by_side}",
+        f"curves       {view_page(base, mirrored.experiment, CURVES_VIEW, charts=True)}",
         f"MLflow       python -m pipeline ui --workspace {_shown(built.workspace)}   (then open the links above)",
         f"next         python -m pipeline run {shlex.join(_with_other_alpha(built, arguments))}   (what is the same is not done again)",
     ]
     if not mirrored.uri.startswith("sqlite"):
-        del lines[5]
+        lines = [line for line in lines if not line.startswith("MLflow")]
     if not any(milestone.weights for milestone in built.milestones) or built.config.recipe != "wise_ft":
         lines.pop()
     for line in lines:

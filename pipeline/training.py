@@ -24,8 +24,7 @@ def fit(work: Work, start: Path, task: Task, spec: TrainSpec, resources: Resourc
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    available = ray.cluster_resources().get("CPU", 0)
-    per_worker = {"CPU": min(resources.cpus, available)}
+    per_worker = {"CPU": min(resources.cpus, ray.cluster_resources().get("CPU", 1) / resources.workers)}
     if resources.gpus:
         per_worker["GPU"] = resources.gpus
     attempts = work.scratch / "ray"

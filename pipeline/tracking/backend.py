@@ -1,5 +1,6 @@
 """Where MLflow keeps its book: which addresses are taken, and how a new SQLite database is opened safely. Needs no MLflow to be asked."""
 
+import logging
 import os
 import sqlite3
 from contextlib import closing
@@ -55,8 +56,18 @@ def sqlite_has_run(uri: str, run_id: str) -> bool:
         return False
 
 
-def open_database(client: Any, database: Path) -> None:
-    """Let MLflow make or check the tables of an SQLite file, under a lock: its first opening is not safe against a second process."""
+def open_client(uri: str) -> Any:
+    """MLflow's client, which prints nothing. An SQLite file is opened under a lock, the client's making included: MLflow takes none."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    from mlflow import MlflowClient
+
+    for noisy in ("alembic", "mlflow"):  # after the import, which sets these levels itself
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    database = sqlite_file(uri)
+    if database is None:
+        return MlflowClient(tracking_uri=uri)
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"):
+        client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
+    return client

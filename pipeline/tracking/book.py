@@ -5,15 +5,12 @@ metrics keep the time stamps of their records (MLflow drops an identical point).
 not written again. One process writes.
 """
 
-import logging
-import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.tracking.backend import QUIET, open_database, sqlite_file
+from pipeline.tracking.backend import open_client, sqlite_file
 
 KEY_TAG, PIPELINE_TAG, STAMP_TAG = "mergeline.key", "mergeline.pipeline", "mergeline.mirrored"
 PAGE = 500
@@ -48,17 +45,9 @@ class Book:
     """The part of one MLflow experiment that belongs to one pipeline, opened for writing."""
 
     def __init__(self, uri: str, experiment: str, artifacts: Path, pipeline: str) -> None:
-        os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-        from mlflow import MlflowClient
-
-        for noisy in ("alembic", "mlflow"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
         self.uri, self.pipeline = uri, pipeline
-        self.client = MlflowClient(tracking_uri=uri)
-        database = sqlite_file(uri)
-        if database is not None:
-            open_database(self.client, database)
-        self.experiment_id = self._experiment(experiment, artifacts if database is not None else None)
+        self.client = open_client(uri)
+        self.experiment_id = self._experiment(experiment, artifacts if sqlite_file(uri) is not None else None)
         self._runs = {run.key: run for run in self._found_runs()}
         self._ids = {run.id: run for run in self._runs.values()}
         self._models = self._found_models()
@@ -186,19 +175,19 @@ class Book:
         if new:
             self.client.log_outputs(run_id, models=new)
 
-    def end(self, run_id: str, status: str, finished: float | None = None) -> None:
+    def end(self, run_id: str, status: str, finished: float = 0) -> None:
         """Close a run as FINISHED, FAILED or KILLED, or open it again as RUNNING."""
         if status != "RUNNING":
-            self.client.set_terminated(run_id, status, _milliseconds(finished or time.time()))
+            self.client.set_terminated(run_id, status, _milliseconds(finished))
         elif self._ids[run_id].status != status:
             self.client.update_run(run_id, status=status)
         self._ids[run_id].status = status
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, finished: float) -> None:
         """Close every run that is still open."""
         for run in self._runs.values():
             if run.status == "RUNNING":
-                self.end(run.id, status)
+                self.end(run.id, status, finished)
 
     def stamped(self, key: str, stamp: str) -> bool:
         """Whether the run with this key was written to its end under this stamp."""

@@ -11,6 +11,7 @@ ids, digests and places are tags, because the compare page draws every parameter
 """
 
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,9 +92,16 @@ class Mirror:
             self.step(step)
         self._results()
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, finished: float) -> None:
         """Close the pipeline's run, and every run of a step that was not finished."""
-        self.book.close(status)
+        self.book.close(status, finished)
+
+    def times(self) -> tuple[float, float]:
+        """When the first stored step began and the last one ended, for a mirror that is filled afterwards."""
+        records = [record for step in self.built.steps if (record := self.store.record(step)) is not None]
+        now = time.time()
+        began = min((record.content["started"] for record in records), default=now)
+        return began, max((record.content["finished"] for record in records), default=now)
 
     def _results(self) -> None:
         """What a finished run came to, on the pipeline's run: so that whole runs can be compared too."""

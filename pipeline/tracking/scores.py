@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from pipeline.recipes.milestone import Milestone, Role
-from pipeline.report.run_scores import StageScores, mean_with_stderr, stage_metrics
+from pipeline.report.run_scores import RunScores, StageScores, mean_with_stderr, stage_metrics
 from pipeline.results import Row, run_scores, task_scores
 from pipeline.step import Step, canonical
 from pipeline.store import Record, Store
@@ -48,8 +48,9 @@ class ScoreMirror:
             record = self.store.record(milestone.evaluation) if milestone.evaluation.key == evaluation else None
             if record is not None and not self.book.stamped(self._key(milestone), stamp_of(record)):
                 run = self._evaluation(milestone, record)
+                scores = run_scores(self.rows, self.store)
                 for role in self.roles:
-                    self._track_points(role)
+                    self._track_points(role, scores)
                 self.book.stamp(run, stamp_of(record))
 
     def track_runs(self) -> list[str]:
@@ -124,14 +125,13 @@ class ScoreMirror:
         }
         return self.book.run(self._track_key(role), self.prefix + name, self.tags(tags), started)
 
-    def _track_points(self, role: Role) -> None:
-        scores = run_scores(self.rows, self.store)
+    def _track_points(self, role: Role, scores: RunScores) -> None:
         shown = [milestone for milestone in self.stream if milestone.role in (Role.BASE, role)]
         known = [row for row in shown if any((row.stage, row.role.value) == (entry.stage, entry.role) for entry in scores.stages)]
         metrics = []
         for milestone in known:
-            record = self.store.record(milestone.evaluation)
-            if record is not None and (role, milestone.stage) not in self._on_track:
+            record = None if (role, milestone.stage) in self._on_track else self.store.by_key(milestone.evaluation.key)
+            if record is not None:
                 values = stage_metrics(scores, role.value, milestone.stage)
                 metrics += [Metric(key, value, record.content["finished"], milestone.stage) for key, value in values.items()]
         if not metrics:

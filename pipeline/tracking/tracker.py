@@ -20,6 +20,8 @@ from pipeline.step import Step
 from pipeline.store import Store
 from pipeline.tracking.backend import sqlite_has_run, tracking_uri
 
+MARKER = "tracking.json"
+
 
 @dataclass(frozen=True)
 class Mirrored:
@@ -80,30 +82,34 @@ class Tracker:
         if self._thread.is_alive():
             self._events.put(None)
             self._thread.join()
+        if self.failure is not None:
+            self._mirror = None  # what was last sent may have arrived or not: look again
         try:
-            return self._complete(status, report)
+            place = self._complete(status, report)
         except Exception as error:
             raise ResourceError(
                 f"MLflow at {self.uri} could not be written ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
                 f"All results are stored in {self.store.root}; run the same command again to mirror them"
             ) from error
+        if status == "FINISHED":
+            self.built.run_directory.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(self.built.run_directory / MARKER, {"identity": self.built.identity, **place.__dict__})
+        return place
 
     def _complete(self, status: str, report: Path | None) -> Mirrored:
         mirror = self._open()
-        pipeline = mirror.open(time.time())
+        began, ended = (time.time(), time.time()) if self._thread.ident else mirror.times()
+        pipeline = mirror.open(began)
         mirror.everything()
         if report is not None and report.exists():
             mirror.book.client.log_artifacts(pipeline, str(report), "report")
-        mirror.close(status)
-        place = Mirrored(self.uri, mirror.book.experiment_id, pipeline, tuple(mirror.compared_runs()), tuple(mirror.track_runs()))
-        if status == "FINISHED":
-            write_json_atomic(self.built.run_directory / "tracking.json", {"identity": self.built.identity, **place.__dict__})
-        return place
+        mirror.close(status, ended)
+        return Mirrored(self.uri, mirror.book.experiment_id, pipeline, tuple(mirror.compared_runs()), tuple(mirror.track_runs()))
 
 
 def already_mirrored(built: Built) -> Mirrored | None:
     """Where the finished run stands in MLflow, if all of it is there already (asked of SQLite only: servers are always written again)."""
-    marker = built.run_directory / "tracking.json"
+    marker = built.run_directory / MARKER
     if not marker.exists():
         return None
     content = json.loads(marker.read_text())

@@ -10,6 +10,9 @@ STAGES_VIEW, CURVES_VIEW, RUNS_VIEW = "mergeline-stages", "mergeline-curves", "m
 GROUPS = ("average", "held_out", "stream")
 MEASURES = ("learning/own", "forgetting/stream", "drift/held_out", "transfer/backward", "transfer/forward")
 
+OVERVIEW = "^(acc|learning|forgetting|drift)/(average|held_out|stream|own)$"
+"""The charts shown first; clearing the search box above them shows all, task by task."""
+
 
 def saved_views(tasks: Sequence[str]) -> dict[str, str]:
     """Tag -> content of the views: every asked model, the tracks over the stages, whole pipelines."""
@@ -33,6 +36,8 @@ def _view(name: str, kind: str, metrics: Sequence[str], params: Sequence[str]) -
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
+        "columnOrder": columns,
+        "chartsSearchFilter": OVERVIEW if kind == "track" else "",
         "runsHiddenMode": "SHOWALL" if kind == "track" else "FIRST_10_RUNS",
         "hideEmptyCharts": True,
     }

@@ -1,0 +1,32 @@
+"""Databases for the tests of tracking: an empty one to copy, and a finished experiment mirrored once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mirrored import Whole, complete, dump, make, open_mirror
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables and nothing in them: making one takes seconds, copying it does not."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments(max_results=1)
+    return path
+
+
+@pytest.fixture
+def database(tmp_path: Path, empty_database: Path) -> Path:
+    return Path(shutil.copy(empty_database, tmp_path / "mlflow.db"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Whole:
+    """A finished experiment, mirrored once from its records. Tests only read it."""
+    workspace = tmp_path_factory.mktemp("whole")
+    built, store = make(workspace)
+    mirror = open_mirror(built, store, Path(shutil.copy(empty_database, workspace / "mlflow.db")))
+    complete(mirror)
+    return built, store, mirror, dump(mirror)

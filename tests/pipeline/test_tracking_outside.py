@@ -1,0 +1,105 @@
+"""Tracking and the world around it: servers out of reach, several processes, what is printed, when nothing needs to be written."""
+
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from mirrored import REPOSITORY, TINY, make
+
+from foundation.errors import ConfigError, ResourceError
+from pipeline.experiment import build
+from pipeline.history import read_history
+from pipeline.tracking.backend import tracking_uri
+from pipeline.tracking.book import Book
+from pipeline.tracking.tracker import Tracker, already_mirrored
+
+
+def test_a_server_out_of_reach_does_not_hold_up_the_work(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    built, store = make(tmp_path / "ws", TINY, f"tracking.uri={uri}")
+    tracker = Tracker(built, store)
+    began = time.perf_counter()
+    tracker.start()
+    for step in built.steps:
+        for point in read_history(store.directory(step) / "history.jsonl"):
+            tracker.point(step.key, point)
+        tracker.done(step)
+    assert time.perf_counter() - began < 1  # nothing is sent from the driver's own thread
+    with pytest.raises(ResourceError, match=f"{uri} could not be written.*stored in .*run the same command again to mirror them"):
+        tracker.finish("FINISHED")
+    assert already_mirrored(built) is None
+
+
+def test_what_cannot_hold_a_mirror_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"tracking.uri is 'file:///x', which is neither"):
+        tracking_uri("file:///x", tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI is 'mlruns'"):
+        tracking_uri(None, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    assert tracking_uri(None, tmp_path) == "https://mlflow.example"
+    assert tracking_uri("postgresql://host/db", tmp_path) == "postgresql://host/db"
+
+
+def _open_book(database: str) -> None:
+    Book(f"sqlite:///{database}", "shared", Path(database).parent / "artifacts", "p")
+
+
+@pytest.mark.slow
+def test_several_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_open_book, args=(str(tmp_path / "mlflow.db"),)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0] * len(workers)
+
+
+def test_already_mirrored_is_true_only_for_this_run_in_this_database(tmp_path: Path, database: Path) -> None:
+    uri = f"tracking.uri=sqlite:///{database}"
+    built, store = make(tmp_path / "ws", TINY, uri)
+    assert already_mirrored(built) is None  # never written
+    place = Tracker(built, store).finish("FINISHED")
+    assert already_mirrored(built) == place
+    moved = build(TINY, [f"workspace={tmp_path / 'ws'}", f"tracking.uri=sqlite:///{tmp_path / 'other.db'}"])
+    assert already_mirrored(moved) is None  # another database
+    other = build(TINY, [f"workspace={tmp_path / 'ws'}", uri, "alpha=0.3"])
+    shutil.copytree(built.run_directory, other.run_directory)
+    assert already_mirrored(other) is None  # another experiment
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=place.uri).delete_run(place.pipeline_run)
+    assert already_mirrored(built) is None  # deleted in MLflow
+    database.unlink()
+    assert already_mirrored(built) is None  # the database is gone
+    database.write_text("not a database")
+    assert already_mirrored(built) is None
+
+
+@pytest.mark.slow
+def test_mlflow_prints_nothing(tmp_path: Path) -> None:
+    """In a process of its own, with a new database: no migrations, no addresses, no hints."""
+    make(tmp_path / "ws")
+    code = (
+        "import sys; from pathlib import Path; from pipeline.experiment import build; from pipeline.store import Store\n"
+        "from pipeline.tracking.tracker import Tracker\n"
+        "built = build(Path(sys.argv[1]), [f'workspace={sys.argv[2]}'])\n"
+        "tracker = Tracker(built, Store(built.workspace / 'store')); tracker.start()\n"
+        "[tracker.done(step) for step in built.steps]; tracker.finish('FINISHED')\n"
+    )
+    environment: Mapping[str, str] = {
+        key: value for key, value in os.environ.items() if not key.startswith("MLFLOW") and key != "PYTEST_CURRENT_TEST"
+    }
+    command = [sys.executable, "-c", code, str(TINY), str(tmp_path / "ws")]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
