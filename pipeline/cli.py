@@ -40,10 +40,10 @@ def run(
     cpus: Annotated[int | None, typer.Option(help="Processors of the Ray that starts here (default: all).", min=1)] = None,
 ) -> None:
     """Run an experiment from wherever it stands; run it again to go on."""
-    from pipeline.experiment import build
-    from pipeline.inputs import check_address, make_place
+    from pipeline.command.summary import print_finished
+    from pipeline.config.experiment import build
+    from pipeline.config.inputs import check_address, make_place
     from pipeline.runner import run as run_experiment
-    from pipeline.summary import print_finished
 
     built = build(file, overrides or [], fitting=True)
     check_workspace(built.config.workspace)
@@ -57,7 +57,7 @@ def run(
 @app.command()
 def plan(file: File, overrides: Overrides = None) -> None:
     """Show each step: stored or to run, and why. Runs nothing."""
-    from pipeline.experiment import build
+    from pipeline.config.experiment import build
     from pipeline.plan import plan_steps, print_plan
     from pipeline.store import Store
 
@@ -71,7 +71,7 @@ def plan(file: File, overrides: Overrides = None) -> None:
 @app.command()
 def validate(file: File, overrides: Overrides = None) -> None:
     """Check an experiment file without starting anything."""
-    from pipeline.experiment import validate as validate_experiment
+    from pipeline.config.experiment import validate as validate_experiment
 
     summary = validate_experiment(file, overrides or [])
     typer.echo(f"{file}: {summary}\nnext: python -m pipeline plan {shlex.join([str(file), *(overrides or [])])}")
@@ -90,8 +90,8 @@ def merge(
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what is merged, copied, read and written.")] = False,
 ) -> None:
     """Average checkpoints into one."""
-    from pipeline.inputs import check_place
-    from pipeline.merge_command import merge_checkpoints
+    from pipeline.command.merge import merge_checkpoints
+    from pipeline.config.inputs import check_place
 
     check_place(output.absolute(), "--output")
     merge_checkpoints(checkpoints, output, alphas, actors, partial, replace, verbose, Console())
@@ -106,8 +106,8 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Keep every answer here (samples.parquet, scores.json).")] = None,
 ) -> None:
     """Ask one model, alone."""
-    from pipeline.evaluate_command import evaluate_checkpoint
-    from pipeline.inputs import check_new
+    from pipeline.command.evaluate import evaluate_checkpoint
+    from pipeline.config.inputs import check_new
 
     if output is not None:
         check_new(output, "--output")
@@ -121,8 +121,8 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Where to write (default: the run's own report/).")] = None,
 ) -> None:
     """Write the tables and plots of finished runs again, one run or several side by side."""
-    from pipeline.inputs import check_place
-    from pipeline.summary import report_runs
+    from pipeline.command.summary import report_runs
+    from pipeline.config.inputs import check_place
 
     if output is not None:
         check_place(output.absolute(), "--output")
@@ -135,7 +135,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine's loopback address.", min=1, max=65535)] = 5000,
 ) -> None:
     """Open MLflow's pages on this machine (loopback only)."""
-    from pipeline.ui import serve
+    from pipeline.command.ui import serve
 
     raise typer.Exit(serve(workspace.absolute(), port))
 

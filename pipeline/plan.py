@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.experiment import Built
+from pipeline.config.experiment import Built
 from pipeline.step import Step, topological
 from pipeline.store import Store
 from pipeline.titles import step_titles, title_of

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from foundation.errors import Interrupted, ResourceError
 from foundation.files import write_atomic
-from pipeline.experiment import EXPERIMENT_FILE, Built
+from pipeline.config.experiment import EXPERIMENT_FILE, Built
 from pipeline.plan import needed
 from pipeline.results import all_scores, rows, write_rows
 from pipeline.step import Step
@@ -59,9 +59,9 @@ def run(built: Built, console: Console, address: str | None = None, cpus: int | 
 def _run_steps(
     built: Built, store: Store, steps: dict[str, Step], tracker: Tracker, console: Console, address: str | None, cpus: int | None
 ) -> None:
-    from pipeline.cluster import connected
-    from pipeline.dag import Watch, check_resources, run_dag
-    from pipeline.display import Display
+    from pipeline.command.display import Display
+    from pipeline.graph.cluster import connected
+    from pipeline.graph.dag import Watch, check_resources, run_dag
 
     tracker.start()
     try:

@@ -79,7 +79,7 @@ class FineTune(Step):
         return {"CPU": self.resources.workers, "GPU": self.resources.workers * self.resources.gpus}
 
     def run(self, work: Work) -> Outcome:
-        from pipeline.training import fit
+        from pipeline.graph.training import fit
 
         result = fit(work, work.checkpoint_of(self.start), self.task, self.train, self.resources)
         details = {"task": self.task.name, "trained_on": list(self.train.parts), **_plain(self.train), "resources": asdict(self.resources)}
@@ -100,7 +100,7 @@ class Merge(Step):
         return {"num_cpus": 0 if self.actors else 1}
 
     def run(self, work: Work) -> Outcome:
-        from pipeline.actors import merge_step
+        from pipeline.graph.actors import merge_step
 
         places = {name: work.checkpoint_of(step) for name, step in self.sources.items()}
         origins = {name: f"{step.key}, sha256:{work.digest_of(step)}" for name, step in self.sources.items()}

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """Ray in this test process, with two processors whatever the machine has."""
-    from pipeline.cluster import connected
+    from pipeline.graph.cluster import connected
 
     with connected(cpus=2):
         yield

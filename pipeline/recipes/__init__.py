@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Settings
+from pipeline.config.settings import Settings
 from pipeline.recipes.compare import Compare, compare
 from pipeline.recipes.milestone import Milestone
 from pipeline.recipes.sequential import Sequential, sequential

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.config import Base, Stream
+from pipeline.config.settings import Base, Stream
 from pipeline.step import Step
 from pipeline.steps import Evaluate, Pretrain, pretrained
 

@@ -14,11 +14,11 @@ from pydantic import Field, field_validator
 
 from foundation.errors import ConfigError
 from foundation.hints import unknown
-from pipeline.config import Seed, Settings, Stream, validated
+from pipeline.config.settings import Seed, Settings, Stream, validated
+from pipeline.config.yaml_file import Place, YamlFile
 from pipeline.recipes.milestone import Milestone
 from pipeline.recipes.sequential import Sequential, sequential
 from pipeline.recipes.wise_ft import WiseFT, wise_ft
-from pipeline.yaml_file import Place, YamlFile
 
 ARMS: dict[str, tuple[type[Stream], Any]] = {"sequential": (Sequential, sequential), "wise_ft": (WiseFT, wise_ft)}
 

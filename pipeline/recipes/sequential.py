@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config import Stream
+from pipeline.config.settings import Stream
 from pipeline.recipes.base import ask, starting_model
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.steps import FineTune

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mergers.linear import WiseFT as WiseFTMerger
-from pipeline.config import Fraction, MergeWork, Stream
+from pipeline.config.settings import Fraction, MergeWork, Stream
 from pipeline.recipes.base import ask, starting_model
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.step import Step

@@ -15,8 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.experiment import Built
-from pipeline.history import Point, read_history
+from pipeline.config.experiment import Built
+from pipeline.graph.history import Point, read_history
 from pipeline.recipes.milestone import Milestone
 from pipeline.report.run_scores import stages_done, summary
 from pipeline.results import rows, run_scores, streams

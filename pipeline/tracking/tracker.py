@@ -14,8 +14,8 @@ from typing import Any
 
 from foundation.errors import ResourceError
 from foundation.files import write_json_atomic
-from pipeline.experiment import Built
-from pipeline.history import Point
+from pipeline.config.experiment import Built
+from pipeline.graph.history import Point
 from pipeline.step import Step
 from pipeline.store import Store
 from pipeline.tracking.backend import sqlite_has_run, tracking_uri

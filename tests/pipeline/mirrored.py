@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from foundation.files import write_json_atomic
-from pipeline.experiment import Built, build
-from pipeline.history import HistoryLog
+from pipeline.config.experiment import Built, build
+from pipeline.graph.history import HistoryLog
 from pipeline.step import Outcome, Step
 from pipeline.steps import Evaluate, FineTune, Merge
 from pipeline.store import Store

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from foundation.errors import InputError
 from mergers import InProcess, ItemOutcome, Source, WeightedAverage, WiseFT, WorkItem, execute, merge_shard, plan_merge, read_checkpoint
-from pipeline.actors import RayActors
+from pipeline.graph.actors import RayActors
 
 pytestmark = pytest.mark.cluster
 
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.cluster
 def make_checkpoint(directory: Path, seed: int, broken: bool = False) -> Path:
     directory.mkdir()
     random = np.random.default_rng(seed)
-    tensors = {f"layer.{index}.weight": torch.from_numpy(random.standard_normal((64, 48), dtype=np.float32)).bfloat16() for index in range(6)}
+    tensors = {
+        f"layer.{index}.weight": torch.from_numpy(random.standard_normal((64, 48), dtype=np.float32)).bfloat16() for index in range(6)
+    }
     tensors["shared"] = torch.arange(1000, dtype=torch.float32)
     if broken:
         tensors["layer.3.weight"][0, 0] = float("nan")

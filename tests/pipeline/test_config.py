@@ -12,9 +12,9 @@ from commands import EXPERIMENT, changed
 from pydantic import BaseModel
 
 from foundation.errors import ConfigError
-from pipeline.config import Train, validated
-from pipeline.experiment import read_config
-from pipeline.yaml_file import apply_override, parse_yaml
+from pipeline.config.experiment import read_config
+from pipeline.config.settings import Train, validated
+from pipeline.config.yaml_file import apply_override, parse_yaml
 from trainers.spec import TrainSpec
 
 

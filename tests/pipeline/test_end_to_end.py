@@ -16,11 +16,11 @@ from tiny_run import TINY, final_checkpoint, records, tracked
 
 from evaluators.scores import read_samples
 from foundation.errors import InputError, ResourceError
-from pipeline.experiment import Built, build
+from pipeline.command.summary import print_finished, report_runs
+from pipeline.config.experiment import Built, build
 from pipeline.plan import needed, plan_steps
 from pipeline.runner import Finished, run
 from pipeline.store import Store
-from pipeline.summary import print_finished, report_runs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -59,14 +59,19 @@ def test_the_view_follows_the_seeds_output_structure(tiny: tuple[Path, Built, Fi
     assert {path.name for path in (room / "checkpoints").iterdir()} == {
         "base", "trained_on_parity", "wise_ft_after_parity", "trained_on_parity_then_count", "wise_ft_after_count",
     }  # fmt: skip
-    per_stage = {f"{name}_{task}" for name in ("before_wise_ft_after", "after_wise_ft_after", "final_after") for task in ("parity", "count")}
+    per_stage = {
+        f"{name}_{task}" for name in ("before_wise_ft_after", "after_wise_ft_after", "final_after") for task in ("parity", "count")
+    }
     assert {path.name for path in (room / "logs").iterdir()} == {"base"} | per_stage
     assert all(path.resolve().exists() for part in ("checkpoints", "logs") for path in (room / part).iterdir())
 
 
 def test_merged_weights_are_the_average_of_previous_and_tuned(tiny: tuple[Path, Built, Finished, str]) -> None:
     workspace = tiny[0]
-    stages = [("base", "trained_on_parity", "wise_ft_after_parity"), ("wise_ft_after_parity", "trained_on_parity_then_count", "wise_ft_after_count")]
+    stages = [
+        ("base", "trained_on_parity", "wise_ft_after_parity"),
+        ("wise_ft_after_parity", "trained_on_parity_then_count", "wise_ft_after_count"),
+    ]
     for previous, tuned, merged in stages:
         before, after, result = (load_file(checkpoint(workspace, name) / "model.safetensors") for name in (previous, tuned, merged))
         assert before.keys() == after.keys() == result.keys()
@@ -98,7 +103,10 @@ def test_checkpoints_load_as_ordinary_hugging_face_directories(tiny: tuple[Path,
 
 def test_every_model_is_asked_the_same_questions(tiny: tuple[Path, Built, Finished, str]) -> None:
     logs = tiny[0] / "runs" / "tiny" / "logs"
-    asked = [[(row.task, row.key, row.question, row.answer) for row in read_samples(place / "samples.parquet")] for place in sorted(logs.iterdir())]
+    asked = [
+        [(row.task, row.key, row.question, row.answer) for row in read_samples(place / "samples.parquet")]
+        for place in sorted(logs.iterdir())
+    ]
     assert len(asked) == 7
     assert all(questions == asked[0] for questions in asked)
     assert len(asked[0]) == 3 * 8
@@ -194,7 +202,13 @@ def test_a_second_run_at_the_same_time_is_refused(tiny: tuple[Path, Built, Finis
 
 def test_a_local_checkpoint_stands_in_for_the_base(tiny: tuple[Path, Built, Finished, str], tmp_path: Path) -> None:
     data = yaml.safe_load(TINY.read_text())
-    data |= {"base": str(checkpoint(tiny[0], "base")), "name": "own_base", "workspace": str(tmp_path), "recipe": "sequential", "tasks": ["parity"]}
+    data |= {
+        "base": str(checkpoint(tiny[0], "base")),
+        "name": "own_base",
+        "workspace": str(tmp_path),
+        "recipe": "sequential",
+        "tasks": ["parity"],
+    }
     for key in ("alpha", "merge"):
         del data[key]
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(data))
@@ -234,7 +248,7 @@ def test_planning_needs_no_heavy_library() -> None:
     import subprocess
 
     code = (
-        "import sys; from pathlib import Path; from pipeline.experiment import build\n"
+        "import sys; from pathlib import Path; from pipeline.config.experiment import build\n"
         f"build(Path({str(TINY)!r})).identity\n"
         "heavy = {'torch', 'ray', 'transformers', 'mlflow', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
         "assert not heavy, heavy"

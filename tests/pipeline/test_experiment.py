@@ -8,7 +8,7 @@ import yaml
 from commands import COMPARE, EXPERIMENT, changed
 from safetensors.torch import save_file
 
-from pipeline.experiment import Built, build
+from pipeline.config.experiment import Built, build
 from pipeline.recipes.milestone import Role
 
 EXECUTION = ["merge.actors=0", "evaluate.gpus=0.5", "train.gpus=1", "train.workers=2", "train.max_failures=0", "train.save_steps=4"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.history import HistoryLog, Point, read_history
+from pipeline.graph.history import HistoryLog, Point, read_history
 
 
 class Heard:

@@ -32,7 +32,8 @@ def kill_tree(process: subprocess.Popen) -> int:
     tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in tree:
         member.suspend()  # nothing may start a child while the others are killed
-    for member in tree + [child for member in tree for child in member.children(recursive=True)]:
+    late = [child for parent in tree for child in parent.children(recursive=True)]
+    for member in tree + late:
         try:
             member.kill()
         except psutil.NoSuchProcess:

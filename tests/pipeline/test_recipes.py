@@ -7,7 +7,7 @@ import pytest
 from commands import COMPARE, EXPERIMENT
 
 from mergers.linear import WiseFT as WiseFTMerger
-from pipeline.experiment import build
+from pipeline.config.experiment import build
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.steps import FineTune, Merge, Pretrain
 

@@ -12,7 +12,7 @@ import pytest
 
 from foundation import files
 from foundation.errors import InputError
-from pipeline.perform import perform
+from pipeline.graph.perform import perform
 from pipeline.step import Outcome, Step, Work
 from pipeline.store import Store
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from mirrored import START, TINY, Whole, complete, dump, make, open_mirror, points_of, write_record
 
-from pipeline.experiment import Built, build
-from pipeline.history import HistoryLog, read_history
+from pipeline.config.experiment import Built, build
+from pipeline.graph.history import HistoryLog, read_history
 from pipeline.step import Step
 from pipeline.steps import FineTune
 from pipeline.store import Store

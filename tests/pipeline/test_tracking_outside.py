@@ -14,8 +14,8 @@ import pytest
 from mirrored import REPOSITORY, TINY, make
 
 from foundation.errors import ConfigError, ResourceError
-from pipeline.experiment import build
-from pipeline.history import read_history
+from pipeline.config.experiment import build
+from pipeline.graph.history import read_history
 from pipeline.tracking.backend import tracking_uri
 from pipeline.tracking.book import Book
 from pipeline.tracking.tracker import Tracker, already_mirrored
@@ -91,7 +91,7 @@ def test_mlflow_prints_nothing(tmp_path: Path) -> None:
     """In a process of its own, with a new database: no migrations, no addresses, no hints."""
     make(tmp_path / "ws")
     code = (
-        "import sys; from pathlib import Path; from pipeline.experiment import build; from pipeline.store import Store\n"
+        "import sys; from pathlib import Path; from pipeline.config.experiment import build; from pipeline.store import Store\n"
         "from pipeline.tracking.tracker import Tracker\n"
         "built = build(Path(sys.argv[1]), [f'workspace={sys.argv[2]}'])\n"
         "tracker = Tracker(built, Store(built.workspace / 'store')); tracker.start()\n"

@@ -14,8 +14,8 @@ import pytest
 
 from foundation.errors import InputError, ResourceError
 from foundation.files import write_json_atomic
+from pipeline.command.ui import serve
 from pipeline.tracking.backend import open_client
-from pipeline.ui import serve
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from foundation.errors import ConfigError
-from pipeline.yaml_file import apply_override, parse_yaml, read_yaml
+from pipeline.config.yaml_file import apply_override, parse_yaml, read_yaml
 
 
 @pytest.mark.parametrize(

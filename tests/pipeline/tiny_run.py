@@ -20,7 +20,8 @@ def tracked(workspace: Path) -> dict[str, object]:
         runs = connection.execute("select name, status from runs where lifecycle_stage = 'active'").fetchall()
         models = connection.execute("select name, status from logged_models").fetchall()
         points = connection.execute(
-            "select runs.name, key, step, count(*) from metrics join runs using (run_uuid) where key not like 'total/%' group by run_uuid, key, step"
+            "select runs.name, key, step, count(*) from metrics join runs using (run_uuid) "
+            "where key not like 'total/%' group by run_uuid, key, step"
         ).fetchall()
     return {"runs": sorted(runs), "models": sorted(models), "points": sorted(points)}
 

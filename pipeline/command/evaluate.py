@@ -11,7 +11,7 @@ from evaluators.suite import Suite
 from foundation.errors import ConfigError
 from foundation.hints import unknown
 from mergers import resolve_checkpoint
-from pipeline.inputs import check_checkpoint, check_fits
+from pipeline.config.inputs import check_checkpoint, check_fits
 from tasks.registry import DIGITS_BASE, DIGITS_STREAM, get_task
 from tasks.task import Split
 

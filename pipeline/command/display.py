@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline.monitor import Progress as StepProgress
+from pipeline.graph.monitor import Progress as StepProgress
 from pipeline.step import Step
 from pipeline.store import Store
 from pipeline.titles import title_of

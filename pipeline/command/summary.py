@@ -8,7 +8,7 @@ from rich.console import Console
 
 from foundation.errors import ConfigError, InputError
 from foundation.hints import unknown
-from pipeline.experiment import Built
+from pipeline.config.experiment import Built
 from pipeline.report import write_report
 from pipeline.report.run_scores import RunScores
 from pipeline.report.tables import print_tables

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from foundation.hints import nearest, unknown
-from pipeline.yaml_file import Place, YamlFile
+from pipeline.config.yaml_file import Place, YamlFile
 
 EXAMPLES = {
     "name": "name: my_experiment",

@@ -11,9 +11,9 @@ from typing import Any
 import ray
 
 from foundation.errors import ResourceError
-from pipeline.history import Point
-from pipeline.monitor import Listener, Monitor, Progress
-from pipeline.perform import Performed, perform
+from pipeline.graph.history import Point
+from pipeline.graph.monitor import Listener, Monitor, Progress
+from pipeline.graph.perform import Performed, perform
 from pipeline.step import Step
 from pipeline.store import Store
 

@@ -37,8 +37,8 @@ def merge_checkpoints(
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     with ExitStack() as stack:
         if actors:
-            from pipeline.actors import RayActors
-            from pipeline.cluster import connected
+            from pipeline.graph.actors import RayActors
+            from pipeline.graph.cluster import connected
 
             stack.enter_context(connected())
         bar = stack.enter_context(_bar(console))

@@ -26,9 +26,9 @@ from pydantic import (
 from evaluators.suite import Suite
 from foundation.errors import ConfigError
 from models.parts import parse_parts
-from pipeline.complaints import is_what, sentences
+from pipeline.config.complaints import is_what, sentences
+from pipeline.config.yaml_file import YamlFile
 from pipeline.step import Resources
-from pipeline.yaml_file import YamlFile
 from tasks.registry import get_task
 from tasks.task import Split
 from trainers.pretrain_spec import DigitsPretraining, Phase

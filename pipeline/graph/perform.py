@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import InputError
-from pipeline.history import HistoryLog
+from pipeline.graph.history import HistoryLog
 from pipeline.step import Step
 from pipeline.store import Record, Store
 

@@ -17,12 +17,12 @@ from pydantic import create_model
 
 from foundation.errors import ConfigError, InputError
 from foundation.hints import unknown
-from pipeline.config import MAX_NAME, Experiment, Settings, Stream, validated
-from pipeline.inputs import check_checkpoint, check_fits, check_place
+from pipeline.config.inputs import check_checkpoint, check_fits, check_place
+from pipeline.config.settings import MAX_NAME, Experiment, Settings, Stream, validated
+from pipeline.config.yaml_file import Place, YamlFile, apply_override, read_yaml
 from pipeline.recipes import RECIPES
 from pipeline.recipes.milestone import Milestone
 from pipeline.step import Step, topological
-from pipeline.yaml_file import Place, YamlFile, apply_override, read_yaml
 
 EXPERIMENT_FILE = "experiment.yaml"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import ray
 
-from pipeline.history import Point
+from pipeline.graph.history import Point
 
 
 @dataclass(frozen=True)
