@@ -46,7 +46,7 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
         tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
         for member in tree:
             member.terminate()
-        _, alive = psutil.wait_procs(tree, timeout=15)
+        _, alive = psutil.wait_procs(tree, timeout=3)
         for member in alive:
             member.kill()
         shutil.rmtree(temporary, ignore_errors=True)
