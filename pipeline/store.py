@@ -85,6 +85,16 @@ class Store:
         path = self.root / key / "record.json"
         return Record(key, _content(path), path.parent) if path.exists() else None
 
+    def has_taken(self, place: Path) -> bool:
+        """Whether a finished step took up the checkpoint at `place`, outside the store, with the files it has now (by their sizes)."""
+        for path in sorted(self.root.glob("pretrained-*/record.json")):
+            outputs = _content(path)["outputs"]
+            if outputs["checkpoint"] == str(place.absolute()):
+                sizes = {name: (place / name).stat().st_size for name in outputs["sizes"] if (place / name).exists()}
+                if sizes == outputs["sizes"]:
+                    return True
+        return False
+
     def _read(self, step: Step) -> Record:
         path = self.directory(step) / "record.json"
         content = _content(path)

@@ -23,6 +23,7 @@ from pipeline.config.yaml_file import Place, YamlFile, apply_override, read_yaml
 from pipeline.recipes import RECIPES
 from pipeline.recipes.milestone import Milestone
 from pipeline.step import Step, topological
+from pipeline.store import Store
 
 EXPERIMENT_FILE = "experiment.yaml"
 
@@ -84,12 +85,13 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> tuple[YamlFile, An
 def build(path: Path, overrides: Sequence[str] = (), fitting: bool = False) -> Built:
     """Read the file, apply the overrides and make the steps (a local base checkpoint is read once, for its digest).
 
-    `fitting`: also hold a local base against its model first, which takes the seconds of importing transformers.
+    `fitting`: also hold a local base against its model first, which takes the seconds of importing transformers; not again for one that an
+    earlier run has taken up.
     """
     file, config = read_config(path, overrides)
     check_place(Path(config.workspace).absolute(), "workspace")
     for base in check_bases(file, config):
-        if fitting:
+        if fitting and not Store(Path(config.workspace) / "store").has_taken(base.place):
             base.check_fits()
     milestones = _milestones(config)
     name = _run_name(config.name, _telling(path, overrides, milestones), milestones)
