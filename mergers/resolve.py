@@ -5,6 +5,7 @@ A mistyped local path must never turn into a network call, so a text counts as a
 """
 
 import re
+import shutil
 from pathlib import Path
 
 from foundation.errors import InputError
@@ -75,17 +76,29 @@ def missing(text: str, path: Path) -> str:
     return f"checkpoint {text!r} does not exist: there is no '{part.name}' in {home.resolve()}; {hint}"
 
 
-def download(hub_id: str, revision: str | None) -> Path:
-    """Fetch a checkpoint's safetensors and small files from the hub (never pickles or code); the local snapshot directory."""
+def download(hub_id: str, revision: str | None, directory: Path | None = None) -> Path:
+    """Fetch a checkpoint's safetensors and small files from the hub (never pickles or code), into `directory` or the hub's cache; where."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=HUB_FILES, local_dir=directory))
     except Exception as error:  # the hub client raises many unrelated kinds; all mean: not fetched
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = f"{hub_id}@{revision}" if revision else hub_id
         raise InputError(
-            f"there is no local directory '{where}', and fetching it from the Hugging Face hub failed: {reason}. Check the name, the "
-            "network "
-            "and, for a private model, your access token"
+            f"there is no local directory '{where}', and fetching it from the Hugging Face hub failed: {reason}. Check the name, "
+            "the network and, for a private model, your access token"
         ) from error
+
+
+def fetch(text: str, directory: Path) -> str:
+    """Fetch the checkpoint of a hub id into `directory` itself; the commit it came from. Raises InputError if it cannot be had whole."""
+    hub = HUB_ID.match(text)
+    if hub is None:
+        raise InputError(f"{text!r} is not a hub id; write org/name or org/name@revision")
+    download(hub["id"], hub["revision"], directory)
+    notes = sorted((directory / ".cache").rglob("*.metadata"))  # the client notes the commit beside each file it fetches
+    commit = notes[0].read_text().splitlines()[0] if notes else "unknown"
+    shutil.rmtree(directory / ".cache", ignore_errors=True)
+    read_checkpoint(directory)
+    return commit

@@ -7,15 +7,17 @@ run, so that `--help` and `validate` answer at once.
 import errno
 import os
 import shlex
+import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from foundation.errors import ConfigError, MergelineError, ResourceError
+from foundation.errors import ConfigError, Interrupted, MergelineError, ResourceError
 
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What the system refuses for reasons that lie with the machine, not with this program."""
@@ -175,17 +177,20 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C, wherever it strikes: the command-line library would end with a code of its own."""
+    raise Interrupted("stopped; what was finished is kept, run the same command again to go on")
+
+
 def main() -> None:
     """Run a command; end with its exit code and, for what the user can mend, a message instead of a traceback."""
+    signal.signal(signal.SIGINT, _interrupted)
     try:
         app(spread(sys.argv[1:]))
     except MergelineError as error:
         notes = "".join(f"\nnote: {note}" for note in getattr(error, "__notes__", []))
         print(f"error: {error}{notes}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; all finished steps are stored, run the same command again to go on", file=sys.stderr)
-        sys.exit(5)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OUTSIDE:
             print(

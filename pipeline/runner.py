@@ -5,6 +5,7 @@ The run holds a lock on its directory: a second `run` of the same name is refuse
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from pipeline.store import Store
 from pipeline.titles import step_titles
 from pipeline.tracking.tracker import Mirrored, Tracker, already_mirrored
 from pipeline.view import link_run
+
+SEEN_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def run(built: Built, console: Console, address: str | None = None, cpus: int | 
         tracker = Tracker(built, store)
         if steps:
             _run_steps(built, store, steps, tracker, console, address, cpus)
+            _all_seen(built, store)
         link_run(built.run_directory, built.milestones, store)
         report = built.run_directory / "report"
         if steps or mirrored is None:
@@ -72,17 +76,28 @@ def _run_steps(
                 tracker.done(step)
                 display.finished(step)
 
-            if address is None and "RAY_ADDRESS" not in os.environ:  # a cluster may grow, this machine will not
+            if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":  # a cluster may grow, this machine will not
                 check_resources(steps.values(), "this machine")
-            run_dag(steps, store, Watch(check, display.progress, tracker.point, on_done, display.failed))
+            run_dag(steps, store, Watch(check, display.progress, tracker.point, on_done, display.line, display.failed))
     except BaseException as error:
         link_run(built.run_directory, built.milestones, store)
-        status = "KILLED" if isinstance(error, Interrupted) else "FAILED"
+        status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
         try:
             tracker.finish(status)
         except ResourceError as tracking:
             error.add_note(str(tracking))
         raise
+
+
+def _all_seen(built: Built, store: Store) -> None:
+    """Wait until this machine sees every record: a network file system may show other nodes' files late. ResourceError if it never does."""
+    deadline = time.monotonic() + SEEN_SECONDS
+    while missing := needed(built.targets, store):
+        if time.monotonic() > deadline:
+            raise ResourceError(
+                f"{next(iter(missing))} is done, but its files are not seen here at {store.root}; is that path shared by all nodes?"
+            )
+        time.sleep(1)
 
 
 def _write_report(built: Built, store: Store, directory: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from evaluators.suite import Suite
+from foundation.files import manifest_digest
 from mergers.merger import Merger
 from mergers.table import method_name
 from pipeline.step import Outcome, Resources, Step, Work, execution
@@ -17,6 +18,7 @@ from trainers.pretrain_spec import DigitsPretraining
 from trainers.spec import TrainSpec
 
 ONE_WORKER = Resources()
+DIGESTS_FILE = "digests.json"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,9 +30,15 @@ class Pretrained(Step):
     place: str = execution("")  # where the directory lies, or the hub id again
 
     def run(self, work: Work) -> Outcome:
-        from mergers.resolve import resolve_checkpoint
+        from mergers.resolve import fetch, is_hub_id, resolve_checkpoint
+        from pipeline.digests import checkpoint_manifest
 
-        return Outcome(resolve_checkpoint(self.place), details={"place": self.place})
+        if is_hub_id(self.place):  # into the store, which all nodes see and nobody prunes
+            commit = fetch(self.place, work.directory / "checkpoint")
+            return Outcome(work.directory / "checkpoint", details={"place": self.place, "commit": commit})
+        place = resolve_checkpoint(self.place)
+        files = checkpoint_manifest(place, work.directory.parent / DIGESTS_FILE)
+        return Outcome(place, details={"place": self.place}, files=files)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,10 +49,6 @@ class Pretrain(Step):
     recipe: DigitsPretraining
     seed: int
     threads: int = 2  # part of the identity: sums over several threads are taken in another order
-
-    @property
-    def ray_options(self) -> dict[str, Any]:
-        return {"num_cpus": 1}
 
     def run(self, work: Work) -> Outcome:
         from trainers.pretrain_digits import pretrain_digits
@@ -99,6 +103,10 @@ class Merge(Step):
     def ray_options(self) -> dict[str, Any]:
         return {"num_cpus": 0 if self.actors else 1}
 
+    @property
+    def demand(self) -> dict[str, float]:
+        return {"CPU": 1}
+
     def run(self, work: Work) -> Outcome:
         from pipeline.graph.actors import merge_step
 
@@ -144,12 +152,12 @@ class Evaluate(Step):
 def pretrained(text: str, digests: Path) -> Pretrained:
     """The step for a checkpoint a user named; a local one is known by its content (digests are remembered in `digests`)."""
     from mergers.resolve import is_hub_id, resolve_checkpoint
-    from pipeline.digests import checkpoint_digest
+    from pipeline.digests import checkpoint_manifest
 
     if is_hub_id(text):
         return Pretrained(source=text, place=text)
     place = resolve_checkpoint(text).absolute()
-    return Pretrained(source=f"sha256:{checkpoint_digest(place, digests)}", place=str(place))
+    return Pretrained(source=f"sha256:{manifest_digest(checkpoint_manifest(place, digests))}", place=str(place))
 
 
 def _plain(spec: TrainSpec) -> dict[str, Any]:

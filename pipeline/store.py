@@ -113,6 +113,8 @@ class Store:
         """The step's directory with a `work/` inside it; what an interrupted attempt left in `work/` is kept."""
         directory = self.directory(step)
         (directory / "record.json").unlink(missing_ok=True)
+        for left in sorted(directory.glob(".*.tmp")):  # half-written outputs of a killed attempt: the lock says that nobody is writing them
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         (directory / "work").mkdir(parents=True, exist_ok=True)
         return directory
 

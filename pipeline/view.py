@@ -9,7 +9,6 @@ Only links are made and replaced; nothing in the store is touched.
 
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,7 +22,8 @@ def link_run(run_directory: Path, milestones: Sequence[Milestone], store: Store)
     """Make the links of all that is stored; links of an earlier run of that name that are no longer true are removed."""
     wanted = {place: target for place, target in _links(milestones, store) if target.exists()}
     for room in ("checkpoints", "logs"):
-        shutil.rmtree(run_directory / room, ignore_errors=True)
+        for old in [path for path in sorted((run_directory / room).rglob("*")) if path.is_symlink()]:
+            old.unlink()
     for place, target in wanted.items():
         link = run_directory / place
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -69,7 +69,11 @@ def train_stage(
     check_start(start)
     examples = task.examples(Split.TRAIN, spec.samples)
     batches = plan_batches(spec, world_size(), len(examples))
-    stage = describe_stage(start, task, spec, strategy) if spec.save_steps < batches.steps or checkpoints(work) else {}
+
+    def described() -> dict[str, Any]:  # reads the whole start, so only the first worker does it
+        return describe_stage(start, task, spec, strategy) if spec.save_steps < batches.steps or checkpoints(work) else {}
+
+    stage = first_decides(described)
     with reproducible(spec.threads):
         trainer, resumed_from = prepare_trainer(start, examples, spec, batches, strategy, work, stage, on_log)
         looped = time.perf_counter()

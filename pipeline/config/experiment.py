@@ -85,15 +85,20 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> tuple[YamlFile, An
 def build(path: Path, overrides: Sequence[str] = (), fitting: bool = False) -> Built:
     """Read the file, apply the overrides and make the steps (a local base checkpoint is read once, for its digest).
 
-    `fitting`: also hold a local base against its model first, which takes the seconds of importing transformers; not again for one that an
-    earlier run has taken up.
+    `fitting`: also hold a local base against its model first, which takes the seconds of importing transformers; not where all is stored.
     """
     file, config = read_config(path, overrides)
     check_place(Path(config.workspace).absolute(), "workspace")
+    store, known = Store(Path(config.workspace) / "store"), []
     for base in check_bases(file, config):
-        if fitting and not Store(Path(config.workspace) / "store").has_taken(base.place):
+        if store.has_taken(base.place):
+            known.append(base)  # looked at again only if something is to run
+        elif fitting:
             base.check_fits()
     milestones = _milestones(config)
+    if fitting and any(store.record(milestone.evaluation) is None for milestone in milestones):
+        for base in known:
+            base.check_fits()
     name = _run_name(config.name, _telling(path, overrides, milestones), milestones)
     return Built(config, name, milestones, _resolved(file, config, name))
 

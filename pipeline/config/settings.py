@@ -29,6 +29,7 @@ from models.parts import parse_parts
 from pipeline.config.complaints import is_what, sentences
 from pipeline.config.yaml_file import YamlFile
 from pipeline.step import Resources
+from pipeline.tracking.backend import tracking_uri
 from tasks.registry import get_task
 from tasks.task import Split
 from trainers.pretrain_spec import DigitsPretraining, Phase
@@ -61,8 +62,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_tracking(uri: str) -> None:
-    if uri != "databricks" and uri.partition("://")[0] not in TRACKING:
-        raise ConfigError(f"uri is {uri!r}; give an address such as http://host:5000 or sqlite:////path/mlflow.db, or leave it out")
+    tracking_uri(uri, Path())
 
 
 def _check_parts(value: Any) -> Any:
@@ -73,7 +73,6 @@ def _check_parts(value: Any) -> Any:
 
 MAX_NAME = 120
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=+-]{{0,{MAX_NAME - 1}}}")
-TRACKING = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 
 TaskName = Annotated[str, _as_value_error(get_task)]
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]

@@ -12,6 +12,7 @@ from mergers import InProcess, ItemOutcome, Merger, Source, WorkItem, execute, p
 from mergers.execute import Executor
 from pipeline.step import Outcome
 
+RESTARTS = 5  # of an actor, and tries of an item: what kills its process every time is told, not repeated for ever
 IN_FLIGHT = 2  # items an actor has at a time: one in work, one ready
 
 
@@ -20,14 +21,14 @@ class RayActors:
     """Runs work items on `actors` Ray actors (never more than there are items)."""
 
     actors: int
-    cpus: float = 1
 
     def map(self, function: Callable[[WorkItem], ItemOutcome], items: Sequence[WorkItem]) -> Iterator[ItemOutcome]:
         """The outcomes in order of completion; when it ends, however it ends, no actor is left."""
         import ray
 
-        worker = ray.remote(num_cpus=self.cpus, max_restarts=-1, max_task_retries=-1)(_Worker)
+        worker = ray.remote(num_cpus=1, max_restarts=RESTARTS, max_task_retries=RESTARTS)(_Worker)
         pool = [worker.remote() for _ in range(min(self.actors, len(items)))]
+        starting = {actor.ready.remote(): actor for actor in pool}
         waiting = list(reversed(items))
         running: dict[Any, Any] = {}
 
@@ -36,13 +37,16 @@ class RayActors:
                 running[actor.work.remote(function, waiting.pop())] = actor
 
         try:
-            for _ in range(IN_FLIGHT):
-                for actor in pool:
-                    hand_out(actor)
-            while running:
-                (ended,), _ = ray.wait(list(running), num_returns=1)
-                hand_out(running.pop(ended))
-                yield _result(ended)
+            while waiting or running:
+                (ended,), _ = ray.wait([*running, *(starting if waiting else ())], num_returns=1)
+                if ended in starting:  # an actor gets items once it is up: there may be no processor for it before others end
+                    ray.get(ended)
+                    actor = starting.pop(ended)
+                    for _ in range(IN_FLIGHT):
+                        hand_out(actor)
+                else:
+                    hand_out(running.pop(ended))
+                    yield _result(ended)
         finally:
             for actor in pool:
                 ray.kill(actor)
@@ -55,6 +59,9 @@ class _Worker:
         import torch
 
         torch.set_num_threads(1)
+
+    def ready(self) -> None:
+        """Answers once the actor is up."""
 
     def work(self, function: Callable[[WorkItem], ItemOutcome], item: WorkItem) -> ItemOutcome:
         return function(item)

@@ -5,13 +5,17 @@ priority and keep quiet.
 """
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from foundation.errors import ResourceError
+from pipeline.graph.perform import COMMIT_VARIABLE
 
 WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # each reported checkpoint waits for one
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a step that asks for no GPU sees none
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONHASHSEED": "0",
 }
@@ -20,11 +24,22 @@ WORKER_ENVIRONMENT = {
 LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # a machine of one's own gives no notice, and the watcher is a process
 
 
+def code_commit() -> str:
+    """The git commit of the code that runs, `+` behind it where it was changed since; "unknown" outside a checkout."""
+    home = Path(__file__).parents[2]
+    try:
+        commit = subprocess.run(["git", "-C", home, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(["git", "-C", home, "diff", "--quiet", "HEAD"], capture_output=True, check=False).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get(COMMIT_VARIABLE, "unknown")
+    return commit + ("+" if changed else "")
+
+
 @contextmanager
 def connected(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
     """Ray, from `address`, else `RAY_ADDRESS`, else started here with `cpus` (all of the machine's if None)."""
     os.environ.setdefault("RAY_worker_niceness", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a step that asks for no GPU sees none
+    os.environ.setdefault("RAY_task_oom_retries", "2")  # what runs out of memory twice does so for ever
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -34,7 +49,7 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[N
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     inside = where == "local"
     local = {"include_dashboard": False, "num_cpus": cpus} if inside else {}
-    runtime_env = {"env_vars": WORKER_ENVIRONMENT | (LOCAL_ENVIRONMENT if inside else {})}
+    runtime_env = {"env_vars": WORKER_ENVIRONMENT | (LOCAL_ENVIRONMENT if inside else {}) | {COMMIT_VARIABLE: code_commit()}}
     try:
         ray.init(address=where, runtime_env=runtime_env, log_to_driver=False, logging_level="error", configure_logging=True, **local)
     except ConnectionError as error:

@@ -4,6 +4,8 @@ Only paths and keys pass between tasks, never weights. A step that is stored, an
 A step that fails takes those that rest on it with it; everything else goes on, and the first failure is raised at the end.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +20,7 @@ from pipeline.step import Step
 from pipeline.store import Store
 
 POLL_SECONDS = 0.25
+WAITING_SECONDS = 60.0
 SYSTEM_RETRIES = 3
 
 
@@ -29,6 +32,7 @@ class Watch:
     on_progress: Callable[[dict[str, Progress]], None] = lambda progress: None
     on_point: Callable[[str, Point], None] = lambda key, point: None
     on_done: Callable[[Step], None] = lambda step: None
+    on_waiting: Callable[[str], None] = lambda text: None
     on_failed: Callable[[Step, BaseException], None] = lambda step, error: None
 
 
@@ -77,6 +81,7 @@ class _Watcher:
     watch: Watch
     failures: list[BaseException] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
+    idle_since: float = field(default_factory=time.monotonic)
 
     def until_all_ended(self) -> None:
         while self.pending:
@@ -91,7 +96,20 @@ class _Watcher:
         progress, points = ray.get(self.monitor.take.remote())
         for key, point in points:
             self.watch.on_point(key, point)
-        self.watch.on_progress({key: value for key, value in progress.items() if key in self.pending.values()})
+        running = {key: value for key, value in progress.items() if key in self.pending.values()}
+        self.watch.on_progress(running)
+        if running or not self.pending:
+            self.idle_since = time.monotonic()
+        elif time.monotonic() - self.idle_since > WAITING_SECONDS:
+            self.idle_since = math.inf  # said once
+            self.watch.on_waiting(self.waiting())
+
+    def waiting(self) -> str:
+        """What nothing has started for, and what the cluster has: Ray itself waits without a word."""
+        needs = {name: max(self.steps[key].demand.get(name, 0) for key in self.pending.values()) for name in ("CPU", "GPU")}
+        has = ray.cluster_resources()
+        asked = ", ".join(f"{amount:g} {name} (the cluster has {has.get(name, 0):g} now)" for name, amount in needs.items())
+        return f"waiting for the cluster for {WAITING_SECONDS:.0f} s: the steps that are ready ask for up to {asked}"
 
     def end(self, reference: Any) -> None:
         key = self.pending.pop(reference)
@@ -103,6 +121,8 @@ class _Watcher:
             self.failed.add(key)
             if not rests_on_failed:
                 cause = _cause(error)
+                if cause is not error and cause.__cause__ is None:
+                    cause.__cause__ = error  # Ray's wrapping holds the worker's traceback
                 self.failures.append(cause)
                 self.watch.on_failed(step, cause)
             return
@@ -110,7 +130,10 @@ class _Watcher:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The exception the step raised, out of Ray's wrapping."""
+    """The exception the step raised, out of Ray's wrapping; ResourceError where Ray lost the worker that ran it."""
     while isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, BaseException):
         error = error.cause
+    if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
+        first = str(error).strip().splitlines()[0]
+        return ResourceError(f"Ray lost a worker ({type(error).__name__}: {first}); run the same command again to go on")
     return error

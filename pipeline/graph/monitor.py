@@ -17,7 +17,7 @@ class Progress:
     note: str = ""
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Monitor:
     """Holds the latest progress of each step and the training points the driver has not taken yet."""
 

@@ -1,5 +1,6 @@
 """Perform one step: wait for its lock, run it unless it is stored by now, write its record. Runs on any worker, with or without Ray."""
 
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pipeline.graph.history import HistoryLog
 from pipeline.step import Step
 from pipeline.store import Record, Store
 
+COMMIT_VARIABLE = "MERGELINE_COMMIT"  # set by the driver for all workers
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "ray", "numpy", "mergeline")
 
 
@@ -80,8 +82,8 @@ def perform(step: Step, store: Store, listener: Any = None) -> Performed:
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Python's and the libraries' versions, and the machine's processor family."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    """Python's and the libraries' versions, the machine's processor family, and the commit of our own code."""
+    found = {"python": platform.python_version(), "machine": platform.machine(), "commit": os.environ.get(COMMIT_VARIABLE, "unknown")}
     for library in LIBRARIES:
         try:
             found[library] = version(library)

@@ -24,7 +24,7 @@ def fit(work: Work, start: Path, task: Task, spec: TrainSpec, resources: Resourc
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    per_worker = {"CPU": min(resources.cpus, ray.cluster_resources().get("CPU", 1) / resources.workers)}
+    per_worker = {"CPU": min(resources.cpus, max(1, ray.cluster_resources().get("CPU", 1) // resources.workers))}
     if resources.gpus:
         per_worker["GPU"] = resources.gpus
     attempts = work.scratch / "ray"
@@ -82,13 +82,17 @@ def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _told(error: Exception) -> Exception:
-    """The worker's own message where it has one for the user; else that training failed, with the worker's last words."""
+    """The worker's own error: a message for the user, or a bug with its traceback; else that the workers died, and their last words."""
     failures = list(getattr(error, "worker_failures", {}).values())
     for failure in failures:
         cause: BaseException | None = failure
         while cause is not None:
             if isinstance(cause, MergelineError):
                 return cause
-            cause = getattr(cause, "cause", None) or cause.__cause__
+            raised = getattr(cause, "_base_exc", None)  # how Ray Train carries what the training function raised
+            if isinstance(raised, Exception) and not isinstance(raised, MergelineError | MemoryError):
+                raised.add_note(str(failure))
+                return raised
+            cause = raised or getattr(cause, "cause", None) or cause.__cause__
     last = str(failures[0]).strip().splitlines()[-1] if failures else str(error)
     return ResourceError(f"training workers failed more often than max_failures allows; the last one said: {last}")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from pipeline.config.settings import Base, Stream
 from pipeline.step import Step
-from pipeline.steps import Evaluate, Pretrain, pretrained
+from pipeline.steps import DIGESTS_FILE, Evaluate, Pretrain, pretrained
 
 
 def starting_model(base: Base, seed: int, store: Path) -> Step:
     """The checkpoint the user named, or the digits model made from `seed`."""
     if base.checkpoint is not None:
-        return pretrained(base.checkpoint, store / "digests.json")
+        return pretrained(base.checkpoint, store / DIGESTS_FILE)
     return Pretrain(base.settings.recipe(), seed, base.settings.threads)
 
 

@@ -17,16 +17,6 @@ def compare_runs(base: str, experiment: str, runs: Sequence[str]) -> str:
     return f"{base}/#/compare-runs?runs={_json(list(runs))}&experiments={_json([experiment])}&workflowType=machine_learning"
 
 
-def metric_page(base: str, experiment: str, runs: Sequence[str], metrics: Sequence[str]) -> str:
-    """The page that draws metrics of several runs over the stages."""
-    layout = _json({"autosize": True, "xaxis": {}, "yaxis": {}})
-    return (
-        f"{base}/#/metric?runs={_json(list(runs))}&metric={_json(metrics[0])}&experiments={_json([experiment])}"
-        f"&plot_metric_keys={_json(list(metrics))}&plot_layout={layout}&x_axis=step&y_axis_scale=linear&line_smoothness=1&show_point=true"
-        "&deselected_curves=[]&last_linear_y_axis_range=[]&workflowType=machine_learning"
-    )
-
-
 def experiments_page(base: str) -> str:
     """The list of experiments."""
     return f"{base}/#/experiments?workflowType=machine_learning"

@@ -76,7 +76,7 @@ class Mirror:
 
     def step(self, step: Step) -> None:
         """Mirror one stored step, and of its stages what can be said by now."""
-        record = self.store.record(step)
+        record = self.store.by_key(step.key)
         if record is None or step.key in self._written:
             return
         if isinstance(step, Evaluate):
@@ -98,7 +98,7 @@ class Mirror:
 
     def times(self) -> tuple[float, float]:
         """When the first stored step began and the last one ended, for a mirror that is filled afterwards."""
-        records = [record for step in self.built.steps if (record := self.store.record(step)) is not None]
+        records = [record for step in self.built.steps if (record := self.store.by_key(step.key)) is not None]
         now = time.time()
         began = min((record.content["started"] for record in records), default=now)
         return began, max((record.content["finished"] for record in records), default=now)
@@ -109,7 +109,7 @@ class Mirror:
             return  # several arms and seeds have their own tracks
         stream = self.scores[0].stream
         found = run_scores(self.scores[0].rows, self.store)
-        record = self.store.record(stream[-1].evaluation)
+        record = self.store.by_key(stream[-1].evaluation.key)
         if record is None or len(found.stages) < len(stream):
             return
         told = {"recipe": self.built.config.recipe, "tasks": ", ".join(found.stream), "held_out": ", ".join(found.held_out) or "-"}
@@ -136,7 +136,7 @@ class Mirror:
         known = self.book.find_model(key)
         if known is not None:
             return known
-        record = self.store.record(step)
+        record = self.store.by_key(step.key)
         if record is None or record.checkpoint is None:
             raise LookupError(f"{step.key} has no stored checkpoint to show")
         run = self._work_run(step, record.content["started"])

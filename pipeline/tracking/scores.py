@@ -45,7 +45,7 @@ class ScoreMirror:
     def write(self, evaluation: str) -> None:
         """Mirror one evaluation, by its key, and the tracks as far as their stages are complete."""
         for milestone in self.stream:
-            record = self.store.record(milestone.evaluation) if milestone.evaluation.key == evaluation else None
+            record = self.store.by_key(milestone.evaluation.key) if milestone.evaluation.key == evaluation else None
             if record is not None and not self.book.stamped(self._key(milestone), stamp_of(record)):
                 run = self._evaluation(milestone, record)
                 scores = run_scores(self.rows, self.store)

@@ -51,8 +51,8 @@ def test_any_number_of_actors_writes_the_same_bytes(ray_cluster: None, sources: 
         import ray
 
         assert ray.is_initialized()
-        # four actors on two processors: fractions of one, so that all of them are up at the same time
-        assert merged(sources, tmp_path / f"actors{actors}", RayActors(actors, cpus=0.5)) == expected
+        # four actors on two processors: two of them never start, and nothing may wait for them
+        assert merged(sources, tmp_path / f"actors{actors}", RayActors(actors)) == expected
 
 
 class DyingActors(RayActors):

@@ -105,7 +105,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         (BASE, "{checkpoint: a, settings: {threads: 1}}", "e.yaml:4: base: settings belong to pretrain: digits_llava"),
         ("name: small", "name: a/b", "e.yaml:2: name is 'a/b', but a run's directory is called after it"),
         ("name: small", "name: report", "e.yaml:2: name is 'report', where reports on several runs are written"),
-        ("alpha: 0.5", "tracking: {uri: foo}", "e.yaml:7: uri is 'foo'; give an address such as http://host:5000"),
+        ("alpha: 0.5", "tracking: {uri: foo}", "e.yaml:7: tracking.uri is 'foo', which is neither a tracking server"),
     ],
 )
 def test_a_mistake_in_the_file_is_named_with_its_line(refused: Callable[..., Ended], old: str, new: str, message: str) -> None:

@@ -167,3 +167,12 @@ def test_two_processes_share_a_step_and_a_dead_owner_frees_it(tmp_path: Path) ->
         assert worker.exitcode == 0
     assert Store(tmp_path).record(Slow("x")) is not None
     assert len((tmp_path / "ran.txt").read_text().splitlines()) <= 2
+
+
+def test_what_a_killed_attempt_left_half_written_is_removed(tmp_path: Path) -> None:
+    store, step = Store(tmp_path), Write("a")
+    left = store.directory(step) / ".checkpoint.0a1b2c3d.tmp"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_text("half")
+    perform(step, store)
+    assert not left.exists()
