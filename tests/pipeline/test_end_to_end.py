@@ -254,3 +254,17 @@ def test_planning_needs_no_heavy_library() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=TINY.parents[2])
+
+
+def test_two_training_workers_share_the_batch_and_tell_errors_as_one_does(
+    tiny: tuple[Path, Built, Finished, str], tmp_path: Path
+) -> None:
+    workspace = tmp_path / "copy"
+    shutil.copytree(tiny[0], workspace, symlinks=True)
+    two = ("train.workers=2", "tasks=[parity]", "train.max_failures=0")
+    built, finished, _ = run_tiny(workspace, *two, "train.learning_rate=2e-3", "name=two")
+    record = records(workspace)[built.milestones[1].model.key]
+    assert finished.steps_run == 5  # another suite: the base is asked again
+    assert (record["metrics"]["workers"], record["metrics"]["steps"], record["metrics"]["samples"]) == (2, 8, 64)
+    with pytest.raises(InputError, match=r"training broke at step .*1e\+30"):
+        run_tiny(workspace, *two, "train.learning_rate=1e30")
