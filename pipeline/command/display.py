@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from pipeline.graph.monitor import Progress as StepProgress
 from pipeline.step import Step
@@ -26,7 +28,7 @@ class Display:
     def __enter__(self) -> "Display":
         if self.bars is not None:
             self.bars.start()
-            self.whole = self.bars.add_task("[bold]all steps", total=self.total, note="")
+            self.whole = self.bars.add_task("[bold]all steps", total=self.total, note="", timed=False)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,7 +43,7 @@ class Display:
                 if self.bars is None:
                     self.line(f"{'start':>7}  {self.titles.get(key, key)}")
                 else:
-                    self.tasks[key] = self.bars.add_task(self.titles.get(key, key), total=None, note="")
+                    self.tasks[key] = self.bars.add_task(self.titles.get(key, key), total=None, note="", timed=True)
             if self.bars is not None:
                 self.bars.update(self.tasks[key], completed=state.done, total=state.total or None, note=state.note)
 
@@ -77,15 +79,25 @@ class Display:
         return f"  accuracy {100 * mean:.1f} %"
 
 
+class _Amount(ProgressColumn):
+    """How far a task is, at what rate, and the time left; for all steps together only the count, since steps differ in length."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text("starting", style="dim")
+        amount = f"{task.completed:.0f}/{task.total:.0f}"
+        if not task.fields["timed"] or not task.speed or task.time_remaining is None:
+            return Text(amount)
+        return Text(f"{amount}  {task.speed:.1f}/s  {timedelta(seconds=round(task.time_remaining))} left")
+
+
 def _bars(console: Console) -> Progress:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        _Amount(),
         TextColumn("{task.fields[note]}"),
     )
     return Progress(*columns, console=console, transient=True, refresh_per_second=4)
