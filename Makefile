@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)   ## five stages of learning and merging on real images, a few minutes on two cores
 	$(BIN)/python -m pipeline run experiments/digits_wise_ft.yaml
 
-compare: $(READY) ## sequential against WiSE-FT, two learning rates, three seeds (about an hour on two cores)
+compare: $(READY) ## sequential against WiSE-FT, two learning rates, three seeds (half an hour and more)
 	$(BIN)/python -m pipeline run experiments/digits_compare.yaml
 
 test: $(READY)   ## all tests

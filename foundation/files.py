@@ -7,6 +7,7 @@ Digests are SHA-256; a directory's digest is that of its sorted (relative name, 
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -44,6 +45,11 @@ def publish_directory(temporary: Path, final: Path) -> None:
         shutil.rmtree(final)
     os.rename(temporary, final)
     fsync_path(final.parent)
+
+
+def file_name(text: str) -> str:
+    """`text` as a name that every file system takes: runs of other characters become one underscore."""
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)
 
 
 def fsync_path(path: Path) -> None:

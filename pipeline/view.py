@@ -8,10 +8,10 @@ Only links are made and replaced; nothing in the store is touched.
 """
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from foundation.files import file_name
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.results import streams
 from pipeline.steps import Merge
@@ -33,7 +33,7 @@ def link_run(run_directory: Path, milestones: Sequence[Milestone], store: Store)
 def _links(milestones: Sequence[Milestone], store: Store) -> Iterator[tuple[Path, Path]]:
     groups = streams(milestones)
     for group in groups:
-        room = Path(_file_name(f"{group[0].arm}-seed{group[0].seed}")) if len(groups) > 1 else Path()
+        room = Path(file_name(f"{group[0].arm}-seed{group[0].seed}")) if len(groups) > 1 else Path()
         learned: list[str] = []
         for milestone in group:
             if milestone.task and (not learned or learned[-1] != milestone.task):
@@ -59,7 +59,3 @@ def _log_names(milestone: Milestone, learned: list[str]) -> list[str]:
     merged = isinstance(milestone.model, Merge)
     own = f"after_wise_ft_after_{milestone.task}" if merged else f"after_training_on_{'_then_'.join(learned)}"
     return [own, f"final_after_{milestone.task}"]
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)

@@ -5,7 +5,6 @@ settings never share a report. Overrides that only say how to run (workers, acto
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from pydantic import create_model
 
 from foundation.errors import ConfigError, InputError
+from foundation.files import file_name
 from foundation.hints import unknown
 from pipeline.config.inputs import check_checkpoint, check_fits, check_place
 from pipeline.config.settings import MAX_NAME, Experiment, Settings, Stream, validated
@@ -199,7 +199,7 @@ def _telling(path: Path, overrides: Sequence[str], milestones: Sequence[Mileston
 
 def _run_name(name: str, overrides: Sequence[str], milestones: Sequence[Milestone]) -> str:
     """The experiment's name and its telling overrides; a name too long for a directory ends in a digest of what is made."""
-    whole = "-".join([name, *(re.sub(r"[^A-Za-z0-9._=+-]+", "_", override.strip()) for override in overrides)])
+    whole = "-".join([name, *(file_name(override.strip()) for override in overrides)])
     return whole if len(whole) <= MAX_NAME else f"{whole[: MAX_NAME - 9]}-{_identity(milestones)[:8]}"
 
 

@@ -4,7 +4,6 @@ Arms are the `common` keys with their own laid over them. Steps with equal finge
 arms share) run once.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from foundation.errors import ConfigError
+from foundation.files import file_name
 from foundation.hints import unknown
 from pipeline.config.settings import Seed, Settings, Stream, validated
 from pipeline.config.yaml_file import Place, YamlFile
@@ -42,7 +42,7 @@ class Compare(Settings):
     def _distinct_names(cls, value: dict[str, Any]) -> dict[str, Any]:
         plain: dict[str, str] = {}
         for arm in value:
-            first = plain.setdefault(re.sub(r"[^A-Za-z0-9._=+-]+", "_", arm), arm)
+            first = plain.setdefault(file_name(arm), arm)
             if not arm.strip() or first != arm:
                 raise ValueError(
                     f"arms {first!r} and {arm!r} would share a directory; give each a name of its own"

@@ -256,9 +256,7 @@ def test_planning_needs_no_heavy_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=TINY.parents[2])
 
 
-def test_two_training_workers_share_the_batch_and_tell_errors_as_one_does(
-    tiny: tuple[Path, Built, Finished, str], tmp_path: Path
-) -> None:
+def test_two_training_workers_share_the_batch_and_tell_errors_as_one_does(tiny: tuple[Path, Built, Finished, str], tmp_path: Path) -> None:
     workspace = tmp_path / "copy"
     shutil.copytree(tiny[0], workspace, symlinks=True)
     two = ("train.workers=2", "tasks=[parity]", "train.max_failures=0")

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -28,16 +29,15 @@ def start(workspace: Path) -> subprocess.Popen:
 
 
 def kill_tree(process: subprocess.Popen) -> int:
-    """SIGKILL the process and everything below it; how many that were."""
-    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    """SIGKILL the process and everything below it; how many that were. All are stopped first, so that nothing starts a child meanwhile."""
+    tree = [psutil.Process(process.pid)]
+    for parent in tree:  # grows while it is walked
+        with suppress(psutil.NoSuchProcess):
+            parent.suspend()
+            tree += [child for child in parent.children() if child not in tree]
     for member in tree:
-        member.suspend()  # nothing may start a child while the others are killed
-    late = [child for parent in tree for child in parent.children(recursive=True)]
-    for member in tree + late:
-        try:
+        with suppress(psutil.NoSuchProcess):
             member.kill()
-        except psutil.NoSuchProcess:
-            continue
     process.wait(30)
     return len(tree)
 
