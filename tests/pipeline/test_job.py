@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -31,7 +32,7 @@ def free_port() -> int:
 def head() -> Iterator[tuple[str, dict[str, str]]]:
     """The address of a head's dashboard, and the environment that talks to it."""
     dashboard = free_port()
-    temporary = Path("/tmp") / f"mergeline-{secrets.token_hex(4)}"  # short: Ray puts sockets below it
+    temporary = Path(tempfile.mkdtemp(prefix="ml-"))  # short: Ray puts sockets below it, whose paths may not be long
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_ADDRESS", None)
     command = [RAY, "start", "--head", "--block", "--port", str(free_port()), "--dashboard-host", "127.0.0.1", "--num-cpus", "2"]
