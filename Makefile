@@ -3,12 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-CODE := foundation mergers tasks models trainers evaluators pipeline tests
+CODE := foundation mergers tasks models trainers evaluators pipeline benchmarks tests
 
 export PYTHONHASHSEED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo compare test quick chaos check format lint types layers clean
+.PHONY: help setup demo compare test quick chaos bench parity check format lint types layers clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,23 @@ chaos: $(READY)   ## kill -9 a run ten times and compare it with an undisturbed 
 
 quick: $(READY)  ## the tests that need no cluster and take no more than seconds
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not cluster'
+
+# The peer has an environment of its own. There, too, torch comes first.
+MERGELINE_MERGEKIT ?= $(CURDIR)/.bench/venv/bin
+bench parity: export MERGELINE_MERGEKIT := $(MERGELINE_MERGEKIT)
+BENCH ?= --scale 1.1b
+
+$(CURDIR)/.bench/venv/bin/mergekit-yaml: constraints.txt
+	$(PYTHON) -m venv .bench/venv
+	.bench/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	.bench/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt mergekit==0.1.5
+	touch $@
+
+bench: $(READY) $(MERGELINE_MERGEKIT)/mergekit-yaml  ## merging against mergekit, 1.5 h and 16 GB of disk (small: BENCH='--scale 50m')
+	$(BIN)/python -m benchmarks run --write $(BENCH)
+
+parity: $(READY) $(MERGELINE_MERGEKIT)/mergekit-yaml  ## every shared merge method against mergekit, element by element
+	$(BIN)/python -m benchmarks parity --write
 
 check: format lint types layers test  ## what CI does
 

@@ -7,13 +7,14 @@
 Importing this package loads no torch; the math does when it runs.
 """
 
-from mergers.checkpoint import Checkpoint, read_checkpoint
+from mergers.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from mergers.checkpoints.resolve import open_source, resolve_checkpoint
 from mergers.execute import Executor, InProcess, MergeResult, execute
 from mergers.layout import WorkItem
-from mergers.linear import WeightedAverage, WiseFT
-from mergers.merger import Granularity, Inputs, Merger
+from mergers.memory import merge_tensors
+from mergers.merger import Granularity, Inputs, Merger, Need
+from mergers.methods.linear import WeightedAverage, WiseFT
 from mergers.plan import Plan, plan_merge
-from mergers.resolve import resolve_checkpoint
 from mergers.shard import ItemOutcome, merge_shard
 from mergers.table import MERGERS, merger_class, method_name
 from mergers.view import Source, View
@@ -28,6 +29,7 @@ __all__ = [
     "ItemOutcome",
     "MergeResult",
     "Merger",
+    "Need",
     "Plan",
     "Source",
     "View",
@@ -36,8 +38,10 @@ __all__ = [
     "WorkItem",
     "execute",
     "merge_shard",
+    "merge_tensors",
     "merger_class",
     "method_name",
+    "open_source",
     "plan_merge",
     "read_checkpoint",
     "resolve_checkpoint",

@@ -4,17 +4,18 @@ The same merge writes the same card: no time, no host, no path. Sources stand by
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
 
-from mergers.plan import Plan, size
-from mergers.table import method_name
+from foundation.sizes import size
+from mergers.merger import Merger
+from mergers.plan import Plan
+from mergers.table import hyperparameters, method_name
+from mergers.view import Source, described
 
 
 def model_card(plan: Plan, merged: int, copied: int, digests: Mapping[str, str]) -> str:
     """The card's Markdown; `merged` and `copied` count tensors, `digests` maps weight files to their SHA-256."""
     rows = [
-        f"| {cell(source.name)} | {cell(role)} | {cell(source.origin) or 'not given'} |"
+        f"| {cell(source.name)} | {cell(role)} | {cell(origin_of(source))} |"
         for source, role in zip(plan.sources, plan.merger.roles(plan.source_names), strict=True)
     ]
     base = [f"Base: {cell(plan.base.name)} ({cell(plan.base.origin) or 'origin not given'}).", ""] if plan.base else []
@@ -29,7 +30,7 @@ def model_card(plan: Plan, merged: int, copied: int, digests: Mapping[str, str])
             "---",
             "# Merged checkpoint",
             "",
-            f"Method: `{method_name(plan.merger)}` ({hyperparameters(plan.merger)}). Computed in float32 (float64 for float64 tensors), "
+            f"Method: `{method_name(plan.merger)}` ({settings(plan.merger)}). Computed in float32 (float64 for float64 tensors), "
             "rounded once.",
             "",
             "| source | counts for | origin |",
@@ -50,9 +51,15 @@ def model_card(plan: Plan, merged: int, copied: int, digests: Mapping[str, str])
     )
 
 
-def hyperparameters(merger: Any) -> str:
-    """The merger's fields as `name = value`."""
-    return ", ".join(f"{field.name} = {getattr(merger, field.name)}" for field in fields(merger)) or "no hyperparameters"
+def settings(merger: Merger) -> str:
+    """The merger's hyperparameters as `name = value`."""
+    return ", ".join(f"{name} = {value}" for name, value in hyperparameters(merger).items()) or "no hyperparameters"
+
+
+def origin_of(source: Source) -> str:
+    """Where a source comes from, and as what it is seen if not as it is."""
+    seen = f", seen {described(source)}" if source.view.describe() else ""
+    return (source.origin or "not given") + seen
 
 
 def cell(text: str) -> str:

@@ -1,8 +1,11 @@
-"""Carry out a plan: lay out the output beside its final place, let an executor run the work items, finish, check, and publish by rename.
+"""Carry out a plan: run the counting rounds, lay out the output beside its final place, let an executor run the work items, finish, check,
+and publish by rename.
 
 The output directory appears only when complete. An exception removes what was begun; `kill -9` leaves a hidden `.NAME.<id>.tmp` that no
 loader takes for a model and that the next merge to the same place removes.
 """
+
+from __future__ import annotations
 
 import fcntl
 import json
@@ -12,24 +15,28 @@ import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from foundation.errors import ConfigError, InputError
+from foundation.errors import ConfigError, InputError, ResourceError
 from foundation.files import file_sha256, manifest_digest, publish_directory
 from mergers.card import model_card
-from mergers.checkpoint import INDEX, read_checkpoint
-from mergers.layout import WorkItem
-from mergers.plan import Plan, check_output
-from mergers.shard import ItemOutcome, disk_errors, merge_shard
+from mergers.checkpoints.checkpoint import INDEX, read_checkpoint
+from mergers.checks import check_output
+from mergers.layout import Action, Piece, WorkItem
+from mergers.plan import Plan
+from mergers.settle import Settling
+from mergers.shard import ItemOutcome, Nonfinite, disk_errors, merge_shard, observe_shard, one_torch_thread
+
+if TYPE_CHECKING:
+    from mergers.merger import Array
 
 Progress = Callable[[int, int], None]
-HASH_THREADS = 4
 
 
 class Executor(Protocol):
@@ -51,15 +58,12 @@ class InProcess:
         """The outcomes, in order of completion."""
         if self.threads < 1:
             raise ConfigError(f"threads is {self.threads}; it must be at least 1")
-        if self.threads == 1:
-            yield from map(function, items)
-            return
-        pool = ThreadPoolExecutor(self.threads)
-        try:
-            for future in as_completed([pool.submit(function, item) for item in items]):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        with one_torch_thread(), ThreadPoolExecutor(self.threads) as pool:
+            try:
+                for future in as_completed([pool.submit(function, item) for item in items]):
+                    yield future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -78,31 +82,122 @@ class MergeResult:
     seconds: float
 
 
-def execute(plan: Plan, executor: Executor | None = None, progress: Progress | None = None) -> MergeResult:
+def execute(plan: Plan, executor: Executor | None = None, progress: Progress | None = None, device: str = "cpu") -> MergeResult:
     """Carry out `plan` and publish its output directory; `progress(bytes_done, bytes_total)` is called after every work item.
 
-    Raises InputError for weights that are not finite or had to be equal and are not, ResourceError for a full disk. Then no output is left
-    behind.
+    Bytes are those read and written, over all passes. `device` computes ("cuda" where there is one); reading and writing stay on the
+    processor. Raises InputError for weights that are not finite or had to be equal and are not, ResourceError for a full disk. Then no
+    output is left behind.
     """
     began = time.monotonic()
+    executor = executor or InProcess()
+    if device != "cpu" and isinstance(executor, InProcess):
+        check_device(device)
+    meter = Meter(plan.bytes_to_move, progress)
+    known = run_rounds(plan.items, executor, meter, device)
     with temporary_neighbour(plan.output) as directory, disk_errors(directory.parent):
         lay_out(plan, directory)
-        total = run_items(plan, directory, executor or InProcess(), progress)
-        files = finish(plan, directory, len(total.computed))
-        check_output(plan.output, [*plan.sources, *([plan.base] if plan.base else [])], plan.replace)
+        with Settling(directory, plan.files, plan.items) as settling:
+            computed = run_items(plan, known, directory, executor, meter, settling, device)
+            digests = settling.digests()
+        files = finish(plan, directory, len(computed), digests)
+        check_output(plan.output, plan.everyone, plan.replace)
         publish_directory(directory, plan.output)
-    merged = len(total.computed)
     return MergeResult(
         output=plan.output,
         files=files,
         digest=manifest_digest(files),
-        tensors_merged=merged,
-        tensors_copied=len(plan.tensors) - merged,
+        tensors_merged=len(computed),
+        tensors_copied=len(plan.tensors) - len(computed),
         parameters=plan.parameters,
-        bytes_read=total.bytes_read,
-        bytes_written=total.bytes_written,
+        bytes_read=meter.bytes_read,
+        bytes_written=meter.bytes_written,
         seconds=time.monotonic() - began,
     )
+
+
+def check_device(device: str) -> None:
+    """Raise ResourceError unless this process can compute on `device`."""
+    import torch
+
+    if device != "cuda":
+        raise ConfigError(f"device is {device!r}; a merge computes on cpu or cuda")
+    if not torch.cuda.is_available():
+        raise ResourceError(
+            "device is cuda, but torch finds no GPU here; merge on the processor (device cpu), or on Ray actors that have one"
+        )
+
+
+class Meter:
+    """Adds up the bytes moved and tells them to `progress`."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.total = total
+        self.progress = progress
+        self.bytes_read = 0
+        self.bytes_written = 0
+
+    def add(self, outcome: ItemOutcome) -> None:
+        """Count what one item has moved."""
+        self.bytes_read += outcome.bytes_read
+        self.bytes_written += outcome.bytes_written
+        if self.progress:
+            self.progress(min(self.bytes_read + self.bytes_written, self.total), self.total)
+
+
+def run_rounds(items: Sequence[WorkItem], executor: Executor, meter: Meter, device: str = "cpu") -> dict[str, Array]:
+    """Carry out all counting rounds: what is known by key when the last has ended. InputError if any weight is not finite."""
+    from mergers.rounds import Tally
+
+    mergers = {piece.key: piece.tensor.merger for item in items for piece in item.pieces if piece.tensor.action is Action.MERGE}
+    known: dict[str, Array] = {}
+    for number in range(max((merger.rounds for merger in mergers.values()), default=0)):
+        keys = {key for key, merger in mergers.items() if number < merger.rounds and merger.needs(number, known.get(key))}
+        watched = [part for item in items if (part := watched_part(item, number, keys)).pieces]
+        if not watched:
+            continue
+        parts = Counter(key for item in watched for key in {piece.key for piece in item.pieces})
+        tallies: dict[str, Tally] = {}
+        nonfinite: Nonfinite = Counter()
+        function = partial(observe_shard, round_number=number, device=device)
+        for outcome in checked(executor.map(function, informed(watched, known)), len(watched)):
+            meter.add(outcome)
+            nonfinite += outcome.nonfinite
+            for key, tally in outcome.tallies.items():
+                tallies.setdefault(key, Tally()).join(tally)
+                parts[key] -= 1
+                if not parts[key]:  # all of it has been seen: keep the conclusion, drop the counts
+                    known[key] = mergers[key].summarize(number, tallies.pop(key).total(), known.get(key))
+        if nonfinite:
+            raise InputError(nonfinite_message(nonfinite))
+    return known
+
+
+def watched_part(item: WorkItem, round_number: int, keys: Collection[str]) -> WorkItem:
+    """The item with only those pieces that a counting round looks at."""
+
+    def watched(piece: Piece) -> bool:
+        watches = piece.tensor.merger.watches
+        return piece.key in keys and any(watches(round_number, start // piece.block) for start, _ in piece.blocks)
+
+    return replace(item, pieces=tuple(filter(watched, item.pieces)))
+
+
+def informed(items: Sequence[WorkItem], known: Mapping[str, Array]) -> Sequence[WorkItem]:
+    """The items, each with what is known of its own tensors."""
+    if not known:
+        return items
+    return [replace(item, known={piece.key: known[piece.key] for piece in item.pieces if piece.key in known}) for item in items]
+
+
+def checked(outcomes: Iterator[ItemOutcome], count: int) -> Iterator[ItemOutcome]:
+    """The outcomes, proven to be one per item."""
+    returned = 0
+    for outcome in outcomes:
+        returned += 1
+        yield outcome
+    if returned != count:
+        raise RuntimeError(f"the executor returned {returned} outcomes for {count} work items")
 
 
 def lay_out(plan: Plan, directory: Path) -> None:
@@ -113,24 +208,21 @@ def lay_out(plan: Plan, directory: Path) -> None:
             handle.truncate(file.nbytes)
 
 
-def run_items(plan: Plan, directory: Path, executor: Executor, progress: Progress | None) -> ItemOutcome:
-    """Run all work items and add up what they report; InputError if any weight is not finite."""
-    total = ItemOutcome(0)
-    returned = 0
-    for outcome in executor.map(partial(merge_shard, directory=str(directory)), plan.items):
-        returned += 1
-        total.nbytes += outcome.nbytes
-        total.computed |= outcome.computed
-        total.bytes_read += outcome.bytes_read
-        total.bytes_written += outcome.bytes_written
-        total.nonfinite += outcome.nonfinite
-        if progress:
-            progress(total.nbytes, plan.bytes_to_write)
-    if returned != len(plan.items):
-        raise RuntimeError(f"the executor returned {returned} outcomes for {len(plan.items)} work items")
-    if total.nonfinite:
-        raise InputError(nonfinite_message(total.nonfinite))
-    return total
+def run_items(
+    plan: Plan, known: Mapping[str, Array], directory: Path, executor: Executor, meter: Meter, settling: Settling, device: str
+) -> set[str]:
+    """Merge all work items; the tensors that were computed, not copied. InputError if any weight is not finite."""
+    computed: set[str] = set()
+    nonfinite: Nonfinite = Counter()
+    function = partial(merge_shard, directory=str(directory), device=device)
+    for outcome in checked(executor.map(function, informed(plan.items, known)), len(plan.items)):
+        meter.add(outcome)
+        settling.written(outcome.index)
+        computed |= outcome.computed
+        nonfinite += outcome.nonfinite
+    if nonfinite:
+        raise InputError(nonfinite_message(nonfinite))
+    return computed
 
 
 def nonfinite_message(counts: Counter[tuple[str, str]]) -> str:
@@ -145,7 +237,7 @@ def nonfinite_message(counts: Counter[tuple[str, str]]) -> str:
     )
 
 
-def finish(plan: Plan, directory: Path, merged: int) -> dict[str, str]:
+def finish(plan: Plan, directory: Path, merged: int, digests: dict[str, str]) -> dict[str, str]:
     """Add index, small files and model card, prove that the result reads back as planned, and return every file's SHA-256."""
     if len(plan.files) > 1:
         (directory / INDEX).write_text(index_text(plan))
@@ -153,14 +245,12 @@ def finish(plan: Plan, directory: Path, merged: int) -> dict[str, str]:
         target = directory / companion.name
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(companion.content())
-    digests = hash_files(directory, [file.name for file in plan.files])
     (directory / "README.md").write_text(model_card(plan, merged, len(plan.tensors) - merged, digests))
     made = {name: (entry.dtype, entry.shape) for name, entry in read_checkpoint(directory).tensors.items()}
     if made != {tensor.name: (tensor.dtype, tensor.shape) for tensor in plan.tensors}:
         raise RuntimeError(f"{directory} does not hold the tensors that were planned")
-    others = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
-    digests |= hash_files(directory, [name for name in others if name not in digests])
-    return dict(sorted(digests.items()))
+    others = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    return dict(sorted({**{name: file_sha256(directory / name) for name in others if name not in digests}, **digests}.items()))
 
 
 def index_text(plan: Plan) -> str:
@@ -168,12 +258,6 @@ def index_text(plan: Plan) -> str:
     weight_map = {name: file.name for file in plan.files for name in file.starts}
     metadata = {"total_parameters": plan.parameters, "total_size": plan.bytes_to_write}
     return json.dumps({"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}, indent=2) + "\n"
-
-
-def hash_files(directory: Path, names: Sequence[str]) -> dict[str, str]:
-    """Name -> SHA-256, several files at a time."""
-    with ThreadPoolExecutor(HASH_THREADS) as pool:
-        return dict(zip(names, pool.map(lambda name: file_sha256(directory / name), names), strict=True))
 
 
 @contextmanager

@@ -4,35 +4,30 @@
 returns can be printed, pickled, and carried out by `execute.py` with any number of workers to the same bytes.
 """
 
+from __future__ import annotations
+
 import os
-import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from foundation.errors import ConfigError, ResourceError
-from foundation.hints import unknown
-from mergers.agreement import check_configs, check_cover, check_names, check_tensor, drop_tied_heads
-from mergers.companions import Companion, choose_companions
-from mergers.header import FLOATS, TensorEntry
-from mergers.layout import (
-    ITEM_OUTPUT_BYTES,
-    MAX_SHARD_SIZE,
-    Action,
-    OutputFile,
-    TensorPlan,
-    WorkItem,
-    cut_pieces,
-    lay_out_files,
-)
+from foundation.sizes import size
+from mergers.agreement import check_configs, check_cover, drop_tied_heads
+from mergers.checkpoints.companions import Companion, choose_companions
+from mergers.checks import PROCESS_BYTES, SPARE_DISK, check_disk, check_memory, check_output, check_request, working_memory
+from mergers.layout import ITEM_OUTPUT_BYTES, MAX_SHARD_SIZE, Action, OutputFile, TensorPlan, WorkItem, cut_items, lay_out_files
+from mergers.match import dtype_notes, main_dtype, partial_notes, plan_proof, plan_tensors
 from mergers.merger import Merger
 from mergers.table import method_name
-from mergers.view import Source, unify
+from mergers.view import Source, anchor_of, described, unify
 
-SPARE_DISK = 1.1
-"""Free disk asked for, as a multiple of what will be written."""
+if TYPE_CHECKING:
+    from mergers.checkpoints.header import TensorEntry
+    from mergers.checkpoints.vocabulary import Alignment
+
 CONFIG_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -57,9 +52,13 @@ class Plan:
     @cached_property
     def items(self) -> tuple[WorkItem, ...]:
         """The work, in pieces of fixed size that no number of workers changes."""
-        names = self.source_names
-        pieces = cut_pieces((*self.proofs, *self.tensors), self.files, self.merger.granularity, self.item_bytes)
-        return tuple(WorkItem(index, self.merger, names, part, self.allow_nonfinite) for index, part in enumerate(pieces))
+        names = tuple(source.name for source in self.everyone)
+        return cut_items((*self.proofs, *self.tensors), self.files, names, self.allow_nonfinite, self.item_bytes)
+
+    @property
+    def everyone(self) -> tuple[Source, ...]:
+        """The sources, then the base if there is one."""
+        return (*self.sources, self.base) if self.base else self.sources
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -72,10 +71,25 @@ class Plan:
         return sum(tensor.elements for tensor in self.tensors)
 
     @property
+    def rounds(self) -> int:
+        """Counting passes over the weights before they are merged."""
+        return max((tensor.merger.rounds for tensor in self.tensors), default=0)
+
+    @property
     def bytes_to_read(self) -> int:
-        """Bytes of weights that the sources (and the base) will be read for."""
-        entries = [entry for tensor in (*self.tensors, *self.proofs) for entry in (*tensor.entries, tensor.base) if entry]
-        return sum(entry.nbytes for entry in entries)
+        """Bytes of weights that the sources (and the base) will be read for, over all passes."""
+        once = sum(entry.nbytes for tensor in (*self.tensors, *self.proofs) for entry in tensor.reads)
+        return once + sum(entry.nbytes * tensor.merger.rounds for tensor in self.tensors for entry in tensor.reads)
+
+    @cached_property
+    def memory(self) -> int:
+        """About how many bytes a worker needs: the process, and the blocks of the most demanding tensor with what is computed on them."""
+        return PROCESS_BYTES + max((working_memory(tensor) for tensor in self.tensors), default=0)
+
+    @property
+    def bytes_to_move(self) -> int:
+        """Bytes to read and to write: what progress is measured in."""
+        return self.bytes_to_read + self.bytes_to_write
 
     @property
     def bytes_to_write(self) -> int:
@@ -97,14 +111,18 @@ class Plan:
         lines = [f"merge: {self.merger}"]
         for source, role in zip(self.sources, self.merger.roles(self.source_names), strict=True):
             checkpoint = source.checkpoint
+            seen = f", seen {described(source)}" if source.view.describe() else ""
             origin = f", {source.origin}" if source.origin else ""
-            lines.append(
-                f"source '{source.name}': {role}; {checkpoint.path} ({len(checkpoint.tensors)} tensors, {size(checkpoint.nbytes)}{origin})"
-            )
+            held = f"{len(checkpoint.tensors)} tensors, {size(checkpoint.nbytes)}"
+            lines.append(f"source '{source.name}': {role}; {checkpoint.path} ({held}{seen}{origin})")
         if self.base:
             lines.append(f"base '{self.base.name}': {self.base.checkpoint.path}")
         dtypes = Counter(tensor.dtype for tensor in self.tensors)
         lines.append(self.summary)
+        lines.append(
+            f"each worker needs about {size(self.memory)} of memory; free disk needed: {size(self.bytes_to_write * SPARE_DISK)}"
+            + (f"; {self.rounds} counting passes come before the writing pass" if self.rounds else "")
+        )
         lines.append(f"dtypes of the output: {', '.join(f'{count} tensors {dtype}' for dtype, count in sorted(dtypes.items()))}")
         lines.append(f"output: {self.output}, in {len(self.items)} work items")
         lines += [f"  {file.name} ({size(file.nbytes)}, {len(file.starts)} tensors)" for file in self.files]
@@ -123,31 +141,44 @@ def plan_merge(
     allow_nonfinite: bool = False,
     replace: bool = False,
     max_shard_size: int = MAX_SHARD_SIZE,
+    dtype: str | None = None,
+    tokenizer_source: str | None = None,
+    pad_to_multiple_of: int = 1,
     item_bytes: int = ITEM_OUTPUT_BYTES,
 ) -> Plan:
     """The plan for merging `sources` (in this order) into the directory `output`.
 
     `files_from` names the source whose config, tokenizer and processor the output carries (default: the merger's choice). `partial` lets
     tensors be merged over the sources that hold them. `replace` allows an existing checkpoint at `output` to be replaced; nothing is
-    touched before the new one is complete. Raises ConfigError for a request that cannot be honoured, InputError for sources that do not
-    fit, ResourceError for too little disk.
+    touched before the new one is complete. `dtype` (a safetensors name, e.g. BF16) is what the output's floats are rounded to, once.
+    `tokenizer_source` says how vocabularies that differ are brought together (see `checkpoints/vocabulary.py`).
+
+    Raises ConfigError for a request that cannot be honoured, InputError for sources that do not fit, ResourceError for too little disk or
+    memory.
     """
     names = [source.name for source in sources]
-    check_request(merger, names, base, files_from, max_shard_size)
+    check_request(merger, sources, base, files_from, max_shard_size, dtype)
     output = Path(os.path.abspath(output))
-    check_output(output, [*sources, *([base] if base else [])], replace)
-    notes = check_configs([*sources, *([base] if base else [])])
     everyone = [*sources, base] if base else list(sources)
-    named, renamed = unify(everyone)
-    held, proofs = drop_tied_heads(everyone, named)
-    check_cover(everyone, held, partial)
-    tensors = plan_tensors(names, held[: len(names)], held[-1] if base else None)
-    notes += renamed + partial_notes(tensors, names) + dtype_notes(tensors, names)
+    anchor = anchor_of(sources, base)
+    check_output(output, everyone, replace)
+    notes = check_configs(everyone, anchor)
+    named, renamed = unify(everyone, anchor)
+    held, proofs = drop_tied_heads(everyone, named, anchor)
+    vocabulary = align(everyone, held, anchor, tokenizer_source, pad_to_multiple_of)
+    held = vocabulary.tensors if vocabulary else held
+    check_cover(everyone, held, partial, anchor, base)
+    tensors = plan_tensors(merger, sources, base, held, anchor, dtype)
+    notes += renamed + (vocabulary.notes if vocabulary else [])
+    notes += partial_notes(tensors, names) + dtype_notes(tensors, [source.name for source in everyone])
     mixed = any(entry.dtype != tensor.dtype for tensor in tensors for entry in tensor.entries)
-    dtype = CONFIG_DTYPES[main_dtype(tensors)] if mixed else None
-    companions = choose_companions(sources, files_from or merger.files_from(names), dtype)
+    wanted = files_from or merger.files_from(names)
+    main = wanted if wanted and (files_from or whole(everyone, wanted)) else anchor.name
+    companions = choose_companions(everyone, main, CONFIG_DTYPES[main_dtype(tensors)] if mixed else None)
+    companions = vocabulary.companions(companions) if vocabulary else companions
     files = lay_out_files(tensors, max_shard_size)
     check_disk(output, sum(file.nbytes for file in files))
+    check_memory(tensors)
     proven = tuple(plan_proof(position, head, tied) for position, head, tied in proofs)
     if proven:
         notes.append(
@@ -159,116 +190,18 @@ def plan_merge(
     )
 
 
-def check_request(merger: Merger, names: Sequence[str], base: Source | None, files_from: str | None, max_shard_size: int) -> None:
-    """Raise ConfigError for a request that is wrong whatever the checkpoints hold."""
-    method = method_name(merger)
-    check_names([*names, *([base.name] if base else [])])
-    merger.check(names)
-    if merger.needs_base and base is None:
-        raise ConfigError(f"{method} measures every source from a base checkpoint; name one as base")
-    if base is not None and not merger.needs_base:
-        raise ConfigError(f"{method} has no use for a base, but '{base.name}' is given as one; leave it out, or list it among the sources")
-    if merger.statistics or merger.rounds:
-        raise ConfigError(
-            f"{method} needs statistics ({', '.join(merger.statistics) or f'{merger.rounds} counting rounds'}) that plan_merge cannot "
-            "supply"
-        )
-    if files_from is not None and files_from not in names:
-        raise ConfigError(f"files_from: {unknown('source', files_from, names)}")
-    if max_shard_size <= 0:
-        raise ConfigError(f"max_shard_size is {max_shard_size}; it is the largest size of an output file in bytes, e.g. {MAX_SHARD_SIZE}")
+def align(
+    everyone: Sequence[Source], held: Sequence[Mapping[str, TensorEntry]], anchor: Source, choice: str | None, pad_to_multiple_of: int
+) -> Alignment | None:
+    """All sources on one vocabulary, if the user has chosen which; else InputError where vocabularies differ."""
+    from mergers.checkpoints.vocabulary import align_vocabularies, check_vocabularies
+
+    if choice is None and pad_to_multiple_of == 1:
+        check_vocabularies(everyone, held)
+        return None
+    return align_vocabularies(everyone, held, anchor, choice or "base", pad_to_multiple_of)
 
 
-def check_output(output: Path, sources: Sequence[Source], replace: bool) -> None:
-    """Raise ConfigError if writing to `output` would overwrite something that is not to be replaced."""
-    for source in sources:
-        path = source.checkpoint.path.resolve()
-        if path.is_relative_to(output.resolve()) or output.resolve().is_relative_to(path):
-            raise ConfigError(f"output {output} lies at, above or inside source '{source.name}' ({path}); choose another output")
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise ConfigError(f"output {output} is a file; choose a directory")
-    content = sorted(entry.name for entry in output.iterdir())
-    if content and not replace:
-        raise ConfigError(
-            f"output {output} exists and is not empty (it holds {content[0]}); choose another output, or allow it to be replaced (replace)"
-        )
-    if content and "config.json" not in content:
-        raise ConfigError(
-            f"output {output} is to be replaced, but does not look like a checkpoint (it has no config.json); remove it yourself if it "
-            "may go"
-        )
-
-
-def plan_tensors(
-    names: Sequence[str], held: Sequence[dict[str, TensorEntry]], base: dict[str, TensorEntry] | None
-) -> tuple[TensorPlan, ...]:
-    """Every output tensor with its contributors, sorted by name; InputError if they do not fit one another."""
-    plans = []
-    for name in sorted(set().union(*held)):
-        positions = tuple(index for index, found in enumerate(held) if name in found)
-        entries = tuple(held[index][name] for index in positions)
-        anchor = base.get(name) if base else None
-        holders = [names[index] for index in positions] + (["base"] if anchor else [])
-        check_tensor(name, holders, [*entries, anchor] if anchor else entries)
-        action = Action.MERGE if entries[0].dtype in FLOATS else Action.COPY
-        plans.append(TensorPlan(name, entries[0].dtype, entries[0].shape, action, positions, entries, anchor))
-    return tuple(plans)
-
-
-def plan_proof(position: int, head: TensorEntry, embedding: TensorEntry) -> TensorPlan:
-    """The comparison of a tied head with its embedding, in one source."""
-    return TensorPlan(head.name, head.dtype, head.shape, Action.PROVE_TIED, (position,), (head, embedding))
-
-
-def partial_notes(tensors: Sequence[TensorPlan], names: Sequence[str]) -> list[str]:
-    """A sentence if some tensors are merged over fewer than all sources."""
-    part = [tensor for tensor in tensors if len(tensor.positions) < len(names)]
-    if not part:
-        return []
-    holders = ", ".join(f"'{names[position]}'" for position in part[0].positions)
-    return [
-        f"{len(part)} of {len(tensors)} tensors are merged over the sources that hold them, weights scaled to sum to 1, e.g. "
-        f"'{part[0].name}' over {holders}"
-    ]
-
-
-def dtype_notes(tensors: Sequence[TensorPlan], names: Sequence[str]) -> list[str]:
-    """A sentence if sources hold tensors in different float dtypes."""
-    mixed = [tensor for tensor in tensors if any(entry.dtype != tensor.dtype for entry in tensor.entries)]
-    if not mixed:
-        return []
-    tensor = mixed[0]
-    each = ", ".join(f"{entry.dtype} in '{names[position]}'" for position, entry in zip(tensor.positions, tensor.entries, strict=True))
-    return [
-        f"{len(mixed)} tensors have mixed dtypes, e.g. '{tensor.name}' ({each}); the output takes the first source's, {tensor.dtype}, as "
-        "does config.json"
-    ]
-
-
-def main_dtype(tensors: Sequence[TensorPlan]) -> str:
-    """The float dtype that most bytes of the output have."""
-    weights: Counter[str] = Counter()
-    for tensor in tensors:
-        weights[tensor.dtype] += tensor.nbytes if tensor.dtype in FLOATS else 0
-    return weights.most_common(1)[0][0]
-
-
-def check_disk(output: Path, needed: int) -> None:
-    """Raise ResourceError if the disk that `output` is to lie on has too little room."""
-    place = next(parent for parent in output.parents if parent.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed * SPARE_DISK:
-        raise ResourceError(
-            f"{place} has {size(free)} free, the merge writes {size(needed)} and asks for {SPARE_DISK} times that; free space or choose "
-            "another output"
-        )
-
-
-def size(count: int) -> str:
-    """Bytes in a readable unit."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.2f} {unit}"
-    return f"{count} bytes"
+def whole(everyone: Sequence[Source], name: str) -> bool:
+    """Whether the source of that name is a whole model, whose config can be the output's."""
+    return any(source.name == name and source.view.whole for source in everyone)

@@ -1,7 +1,7 @@
-"""What a worker does: read byte ranges of every source, merge them block by block, write its own byte ranges of the output.
+"""What a worker does with a work item: show its blocks to the method in a counting round, or merge them and write its bytes of the output.
 
-`merge_shard` is stateless, picklable by name and safe to run twice or beside others: it writes only the bytes of its item, and only into
-files that exist already. Memory: a few blocks, whatever the size of the model.
+`observe_shard` and `merge_shard` are stateless, picklable by name and safe to run twice or beside others: a merge writes only the bytes of
+its item, and only into files that exist already. Memory: a few blocks, whatever the size of the model.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,117 +18,147 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import InputError, ResourceError
-from mergers.header import FLOATS, ITEM_BYTES
-from mergers.layout import Action, Piece, Region, WorkItem
-from mergers.merger import Granularity, Inputs, Merger
+from mergers.checkpoints.header import FLOATS, TensorEntry
+from mergers.layout import Action, Piece, WorkItem, shaped
+from mergers.merger import Inputs
+from mergers.transfer import Files, torch_dtype
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
+    from mergers.rounds import Tally
+
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Nonfinite = Counter[tuple[str, str]]
+"""(tensor, where) -> how many values are NaN or infinite there."""
 
 
 @dataclass
 class ItemOutcome:
-    """What a work item reports: tensors that were computed (not copied), bytes moved, and non-finite values as (tensor, where) -> count."""
+    """What a work item reports: bytes moved, what its counting round has found by key, tensors that were computed (not copied), and values
+    that are not finite."""
 
-    nbytes: int
-    computed: set[str] = field(default_factory=set)
+    index: int
     bytes_read: int = 0
     bytes_written: int = 0
-    nonfinite: Counter[tuple[str, str]] = field(default_factory=Counter)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    computed: set[str] = field(default_factory=set)
+    nonfinite: Nonfinite = field(default_factory=Counter)
 
 
-def merge_shard(item: WorkItem, directory: str) -> ItemOutcome:
-    """Carry out one work item, writing into the output files that lie ready in `directory`.
+def observe_shard(item: WorkItem, round_number: int, device: str = "cpu") -> ItemOutcome:
+    """Show every block of a work item to its method in one counting round. Raises nothing for the data's sake: what is not finite is
+    reported."""
+    from mergers.rounds import Tally
 
-    Raises InputError for tensors that had to be the same in all sources and are not, ResourceError for a full disk.
-    """
-    outcome = ItemOutcome(item.nbytes)
-    keep_freed_memory()
-    with one_torch_thread(), disk_errors(directory):
-        files = Files(directory)
-        try:
-            for piece in item.pieces:
-                merge_piece(item, piece, files, outcome)
-        finally:
-            files.close()
-    outcome.bytes_read, outcome.bytes_written = files.bytes_read, files.bytes_written
+    with working(item, "", device) as (files, outcome):
+        for piece in item.pieces:
+            merger = piece.tensor.merger
+            tally = outcome.tallies.setdefault(piece.key, Tally())
+            for start, count in piece.blocks:
+                if not merger.watches(round_number, start // piece.block):
+                    continue
+                values = read_block(piece, files, start, count)
+                first_look = not any(merger.watches(earlier, start // piece.block) for earlier in range(round_number))
+                if first_look and not item.allow_nonfinite:
+                    outcome.nonfinite.update(count_nonfinite(item, piece, values))
+                tally.add(merger.observe(round_number, inputs_of(item, piece, files, start, values)))
     return outcome
 
 
-def merge_piece(item: WorkItem, piece: Piece, files: Files, outcome: ItemOutcome) -> None:
-    """Read, merge and write one piece, a block at a time."""
-    regions = piece.inputs + ((piece.base,) if piece.base else ())
-    for start in range(piece.start, piece.start + piece.count, piece.block):
-        count = min(piece.block, piece.start + piece.count - start)
-        raw = [files.read(slot, region, start, count) for slot, region in enumerate(regions)]
-        if all(region.dtype == regions[0].dtype and same_bytes(raw[0], other) for region, other in zip(regions[1:], raw[1:], strict=True)):
-            result = typed(raw[0], regions[0].dtype)
-        elif piece.action is Action.MERGE:
-            outcome.computed.add(piece.tensor)
-            result = merge_block(item.merger, piece, start, [typed(data, region.dtype) for data, region in zip(raw, regions, strict=True)])
-        else:
-            raise InputError(unequal(item, piece))
-        if piece.output is None:
-            continue
-        if not item.allow_nonfinite and piece.output.dtype in FLOATS and not is_finite(result):
-            inputs = {
-                f"source '{item.sources[position]}'": typed(raw[slot], piece.inputs[slot].dtype)
-                for slot, position in enumerate(piece.positions)
-            }
-            outcome.nonfinite.update(count_nonfinite(piece, result, inputs))
-        files.write(piece.output, start, result)
+def merge_shard(item: WorkItem, directory: str, device: str = "cpu") -> ItemOutcome:
+    """Merge every block of a work item and write it into the output files that lie ready in `directory`.
+
+    Raises InputError for tensors that had to be the same in all sources and are not, ResourceError for a full disk.
+    """
+    with working(item, directory, device) as (files, outcome):
+        for piece in item.pieces:
+            for start, count in piece.blocks:
+                merge_block(item, piece, files, outcome, start, count)
+    return outcome
 
 
-def merge_block(merger: Merger, piece: Piece, start: int, tensors: list[Tensor]) -> Tensor:
-    """One call of the merger, its result rounded to the output's dtype: the only cast."""
-    if merger.granularity is Granularity.TENSOR:
-        tensors = [tensor.view(piece.shape) for tensor in tensors]
-    elif merger.granularity is Granularity.ROW:
-        tensors = [tensor.view(-1, *piece.shape[1:]) if piece.shape else tensor for tensor in tensors]
-    base = tensors.pop() if piece.base else None
-    assert piece.output is not None
-    result = merger.merge(Inputs(piece.tensor, start, tuple(tensors), piece.positions, base))
-    if result.shape != tensors[0].shape:
-        raise ValueError(
-            f"{type(merger).__name__}.merge gave shape {tuple(result.shape)} for {tuple(tensors[0].shape)} of '{piece.tensor}'"
-        )
-    return result.to(torch_dtype(piece.output.dtype)).contiguous().view(-1)
+def merge_block(item: WorkItem, piece: Piece, files: Files, outcome: ItemOutcome, start: int, count: int) -> None:
+    """Read, merge and write one block; what is the same in all sources (and the base) is copied, where the method allows it."""
+    values = read_block(piece, files, start, count)
+    equal = all(same_bytes(values[0], other) for other in values[1:])
+    if equal and (piece.tensor.action is not Action.MERGE or piece.tensor.merger.copies_equal):
+        result = values[0]
+    elif piece.tensor.action is Action.MERGE:
+        result = piece.tensor.merger.merge(inputs_of(item, piece, files, start, values))
+        if result.numel() != count:
+            raise ValueError(f"{piece.tensor.merger} gave {tuple(result.shape)} for {count} elements of '{piece.tensor.name}'")
+        result = result.reshape(-1)
+        if not equal or not same_bytes(values[0], result.to(values[0].dtype).cpu()):
+            outcome.computed.add(piece.tensor.name)
+    else:
+        raise InputError(unequal(item, piece))
+    if piece.output is None:
+        return
+    if piece.output.dtype in FLOATS:
+        result = result.to(torch_dtype(piece.output.dtype))
+        if not item.allow_nonfinite and not is_finite(result):
+            found = count_nonfinite(item, piece, values)
+            outcome.nonfinite.update(found or {(piece.tensor.name, f"the result as {piece.output.dtype}"): int((~result.isfinite()).sum())})
+    files.write(piece.output, start, result.cpu())
+
+
+def read_block(piece: Piece, files: Files, start: int, count: int) -> list[Tensor]:
+    """The block of every source that holds the tensor, then that of the base if there is one; flat."""
+    entries = (*piece.tensor.entries, *((piece.tensor.base,) if piece.tensor.base else ()))
+    return [files.read(slot, entry, start, count) for slot, entry in enumerate(entries)]
+
+
+def inputs_of(item: WorkItem, piece: Piece, files: Files, start: int, values: list[Tensor]) -> Inputs:
+    """What the method sees of a block, on the device that computes."""
+    tensor, merger = piece.tensor, piece.tensor.merger
+    if files.device != "cpu":
+        values = [value.to(files.device, non_blocking=True) for value in values]
+    pieces = [shaped(value, merger.granularity, tensor.shape) for value in values]
+    base = pieces.pop() if tensor.base else None
+    statistics = tuple(
+        None if entry is None else measured(piece, files, slot, entry, start, len(values[0]))
+        for slot, entry in enumerate(tensor.statistics)
+    )
+    names = tuple(item.sources[position] for position in tensor.positions)
+    known = item.known.get(piece.key)
+    return Inputs(tensor.name, start, tuple(pieces), tensor.positions, base, names, tensor.elements, statistics, known)
+
+
+def measured(piece: Piece, files: Files, slot: int, entry: TensorEntry, start: int, count: int) -> Tensor:
+    """One source's statistic: the same range as the weights, or the whole of it."""
+    statistic = piece.tensor.merger.statistic
+    if statistic is not None and statistic.per_element:
+        values = files.read(1000 + slot, entry, start, count)
+        return shaped(values.to(files.device), piece.tensor.merger.granularity, piece.tensor.shape)
+    return files.whole(entry).to(files.device)
 
 
 def unequal(item: WorkItem, piece: Piece) -> str:
     """The sentence for tensors that had to be equal and are not."""
-    if piece.action is Action.PROVE_TIED:
+    tensor = piece.tensor
+    if tensor.action is Action.PROVE_TIED:
         return (
-            f"source '{item.sources[piece.positions[0]]}': the config ties the output head to the embedding, but '{piece.tensor}' on disk "
-            "differs from it; "
-            "set tie_word_embeddings to false in config.json if the head is meant to be its own, else remove it from the checkpoint"
+            f"source '{item.sources[tensor.positions[0]]}': the config ties the output head to the embedding, but '{tensor.name}' on disk "
+            "differs from it; set tie_word_embeddings to false in config.json if the head is meant to be its own, else remove it from the "
+            "checkpoint"
         )
-    names = ", ".join(f"'{item.sources[position]}'" for position in piece.positions)
+    names = ", ".join(f"'{item.sources[position]}'" for position in tensor.positions)
     return (
-        f"tensor '{piece.tensor}' ({piece.inputs[0].dtype}) differs between {names}; tensors of this dtype are not averaged but copied, "
-        "so they must be the "
-        "same in all sources"
+        f"tensor '{tensor.name}' ({tensor.dtype}) differs between {names}; tensors of this dtype are not averaged but copied, so they must "
+        "be the same in all sources"
     )
 
 
-def typed(data: Tensor, dtype: str) -> Tensor:
-    """Raw bytes seen as elements of `dtype`."""
-    return data.view(torch_dtype(dtype)) if dtype in FLOATS else data
-
-
-def torch_dtype(dtype: str) -> torch.dtype:
-    """The torch dtype of a float dtype's safetensors name."""
+def same_bytes(first: Tensor, second: Tensor) -> bool:
+    """Whether two flat tensors have one dtype and the same bytes, eight at a time; a look at the first few settles most cases."""
     import torch
 
-    return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[dtype]
-
-
-def same_bytes(first: Tensor, second: Tensor) -> bool:
-    """Whether two byte tensors of one length are equal, eight bytes at a time (a quarter of the time of torch.equal)."""
-    left, right = first.numpy(), second.numpy()
+    if first.dtype != second.dtype:
+        return False
+    left, right = first.view(torch.uint8).numpy(), second.view(torch.uint8).numpy()
+    if (left[:64] != right[:64]).any():
+        return False
     words = len(left) // 8 * 8
     return bool((left[words:] == right[words:]).all() and (left[:words].view("i8") == right[:words].view("i8")).all())
 
@@ -142,65 +171,24 @@ def is_finite(tensor: Tensor) -> bool:
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
-def count_nonfinite(piece: Piece, result: Tensor, inputs: dict[str, Tensor]) -> Counter[tuple[str, str]]:
-    """How many values are not finite in each source of a block; if in none, how many the output's dtype could not hold."""
-    counts = {where: int((~data.isfinite()).sum()) for where, data in inputs.items()}
-    found = Counter({(piece.tensor, where): count for where, count in counts.items() if count})
-    assert piece.output is not None
-    return found or Counter({(piece.tensor, f"the result as {piece.output.dtype}"): int((~result.isfinite()).sum())})
+def count_nonfinite(item: WorkItem, piece: Piece, values: list[Tensor]) -> Nonfinite:
+    """How many values are not finite in each source of a block, and in the base."""
+    where = [f"source '{item.sources[position]}'" for position in piece.tensor.positions] + ["the base"]
+    broken = ((place, value) for place, value in zip(where, values, strict=False) if value.numel() and not is_finite(value))
+    return Counter({(piece.tensor.name, place): int((~value.isfinite()).sum()) for place, value in broken})
 
 
-class Files:
-    """The open files of one work item, and a reused buffer per source."""
-
-    def __init__(self, directory: str) -> None:
-        self.directory = directory
-        self.descriptors: dict[tuple[str, int], int] = {}
-        self.buffers: dict[int, Tensor] = {}
-        self.bytes_read = 0
-        self.bytes_written = 0
-
-    def read(self, slot: int, region: Region, start: int, count: int) -> Tensor:
-        """The bytes of elements [start, start + count) of a tensor, in the buffer of `slot`: valid until that slot's next read."""
-        import torch
-
-        width = ITEM_BYTES[region.dtype]
-        size = count * width
-        if slot not in self.buffers or len(self.buffers[slot]) < size:
-            self.buffers[slot] = torch.empty(size, dtype=torch.uint8)
-        data = self.buffers[slot][:size]
-        view = memoryview(data.numpy())  # type: ignore[arg-type]
-        done = 0
-        while done < size:
-            step = os.preadv(self.descriptor(region.path, os.O_RDONLY), [view[done:]], region.start + start * width + done)
-            if step == 0:
-                raise InputError(f"{region.path} ended early: it has become shorter since the merge was planned; run the merge again")
-            done += step
-        self.bytes_read += size
-        return data
-
-    def write(self, region: Region, start: int, data: Tensor) -> None:
-        """Write elements from `start` on at their place in the output."""
-        import torch
-
-        view = memoryview(data.view(torch.uint8).numpy())  # type: ignore[arg-type]
-        position = region.start + start * ITEM_BYTES[region.dtype]
-        done = 0
-        while done < len(view):
-            done += os.pwrite(self.descriptor(os.path.join(self.directory, region.path), os.O_WRONLY), view[done:], position + done)
-        self.bytes_written += len(view)
-
-    def descriptor(self, path: str, flags: int) -> int:
-        """The open file `path`; opened at first use, never created."""
-        key = (path, flags)
-        if key not in self.descriptors:
-            self.descriptors[key] = os.open(path, flags)
-        return self.descriptors[key]
-
-    def close(self) -> None:
-        """Close all files."""
-        for descriptor in self.descriptors.values():
-            os.close(descriptor)
+@contextmanager
+def working(item: WorkItem, directory: str, device: str) -> Iterator[tuple[Files, ItemOutcome]]:
+    """Open files and an outcome for a work item; the outcome's bytes are entered at the end."""
+    files, outcome = Files(directory, device), ItemOutcome(item.index)
+    keep_freed_memory()
+    with one_torch_thread(), disk_errors(directory):
+        try:
+            yield files, outcome
+        finally:
+            files.close()
+    outcome.bytes_read, outcome.bytes_written = files.bytes_read, files.bytes_written
 
 
 @cache

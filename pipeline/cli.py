@@ -58,7 +58,14 @@ def run(
 
 @app.command()
 def plan(file: File, overrides: Overrides = None) -> None:
-    """Show each step: stored or to run, and why. Runs nothing."""
+    """Show each step of an experiment: stored or to run, and why; of a merge file, what the merge reads and writes. Runs nothing."""
+    from pipeline.config.merge_source import is_merge
+
+    if is_merge(file):
+        from pipeline.command.merge import plan_file
+
+        plan_file(file, overrides or [], Console())
+        return
     from pipeline.config.experiment import build
     from pipeline.plan import plan_steps, print_plan
     from pipeline.store import Store
@@ -72,31 +79,110 @@ def plan(file: File, overrides: Overrides = None) -> None:
 
 @app.command()
 def validate(file: File, overrides: Overrides = None) -> None:
-    """Check an experiment file without starting anything."""
+    """Check an experiment or merge file without starting anything."""
     from pipeline.config.experiment import validate as validate_experiment
+    from pipeline.config.merge_source import is_merge
 
-    summary = validate_experiment(file, overrides or [])
+    if is_merge(file):
+        from pipeline.command.merge import validate_file
+
+        summary = validate_file(file, overrides or [])
+    else:
+        summary = validate_experiment(file, overrides or [])
     typer.echo(f"{file}: {summary}\nnext: python -m pipeline plan {shlex.join([str(file), *(overrides or [])])}")
 
 
 @app.command()
 def merge(
-    checkpoints: Annotated[list[str], typer.Option(metavar="A B ...", help="Two or more checkpoints: directories or hub ids.")],
-    output: Annotated[Path, typer.Option(help="The directory to write; must not hold anything yet.")],
-    alphas: Annotated[
-        list[str] | None, typer.Option(metavar="W W ...", help="One weight per checkpoint, summing to 1 (default: equal).")
+    out: Annotated[Path | None, typer.Argument(help="The directory to write, as --output.", show_default=False)] = None,
+    config: Annotated[Path | None, typer.Option(help="A merge file, ours or mergekit's, in place of the options up to --set.")] = None,
+    checkpoints: Annotated[
+        list[str] | None, typer.Option(metavar="A B ...", help="Checkpoints to merge: directories, hub ids, model+adapter.")
     ] = None,
+    method: Annotated[str | None, typer.Option(help="How they are merged (default: weighted_average).")] = None,
+    base: Annotated[str | None, typer.Option(help="The checkpoint that they were tuned from, for methods that need it.")] = None,
+    alphas: Annotated[
+        list[str] | None, typer.Option(metavar="W W ...", help="One weight per checkpoint (default: equal); an average's sum to 1.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="K=V ...", help="The method's own, e.g. --set density=0.2; also over a file.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The directory to write; must not hold anything yet.")] = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be read and written, and do nothing.")] = False,
     actors: Annotated[int, typer.Option(help="Ray actors to spread the merge over; 0 = in this process.", min=0)] = 0,
-    partial: Annotated[bool, typer.Option("--partial", help="Average each tensor over the checkpoints that hold it.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads in this process (default: the processors, at most 8).", min=1)] = None,
+    device: Annotated[str, typer.Option(help="What computes: cpu or cuda.")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="Write bfloat16, float16, float32 or float64 (default: as it was).")] = None,
+    max_shard_size: Annotated[str | None, typer.Option(help="Largest file, e.g. 5GB.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Merge each tensor over the checkpoints that hold it.")] = False,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read .bin and .ckpt files, as tensors only.")] = False,
+    allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Merge NaN and infinite weights all the same.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a checkpoint that is at the output already.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what is merged, copied, read and written.")] = False,
 ) -> None:
-    """Average checkpoints into one."""
-    from pipeline.command.merge import merge_checkpoints
+    """Merge checkpoints into one, by any method."""
+    from pipeline.command.merge import Ways, merge_checkpoints, merge_file
     from pipeline.config.inputs import check_place
+    from pipeline.config.merge_source import changes_of
 
-    check_place(output.absolute(), "--output")
-    merge_checkpoints(checkpoints, output, alphas, actors, partial, replace, verbose, Console())
+    if config is None and not checkpoints:
+        raise ConfigError("Missing option '--checkpoints'; name what to merge, e.g. --checkpoints A B, or a file with --config")
+    named = {"--checkpoints": checkpoints, "--method": method, "--base": base, "--alphas": alphas}
+    if config is not None and (twice := [name for name, value in named.items() if value is not None]):
+        raise ConfigError(f"--config and {twice[0]} both say what is merged; put it into the file, or leave --config out")
+    place = output_of(out, output)
+    check_place(place.absolute(), "--output")
+    changes = changes_of(dtype, max_shard_size, {"partial": partial, "allow_pickle": allow_pickle, "allow_nonfinite": allow_nonfinite})
+    ways = Ways(place, actors, threads, device, replace, plan_only, verbose)
+    if config is not None:
+        merge_file(config, settings or [], changes, ways, Console())
+    else:
+        merge_checkpoints(method, checkpoints or [], base, alphas, settings or [], changes, ways, Console())
+
+
+@app.command()
+def distance(
+    checkpoints: Annotated[list[str], typer.Argument(help="Checkpoints to compare, all pairs.", show_default=False)],
+    base: Annotated[str | None, typer.Option(help="The checkpoint that they were tuned from: compare task vectors.")] = None,
+    experts: Annotated[list[str] | None, typer.Option(metavar="E E ...", help="Compare the experts inside one checkpoint.")] = None,
+    density: Annotated[float, typer.Option(help="The share of the largest changes that truncated SSD keeps.")] = 0.2,
+    output: Annotated[Path | None, typer.Option(help="Write tables and heat maps here.")] = None,
+    actors: Annotated[int, typer.Option(help="Ray actors to spread the reading over; 0 = in this process.", min=0)] = 0,
+    partial: Annotated[bool, typer.Option("--partial", help="Compare the tensors that both of a pair hold.")] = False,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read .bin and .ckpt files, as tensors only.")] = False,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Log a run, tables and heat maps included.")] = False,
+    experiment: Annotated[str, typer.Option(help="The MLflow experiment to log to.")] = "distance",
+    workspace: Annotated[Path, typer.Option(help="Where mlflow.db lies, unless MLFLOW_TRACKING_URI says otherwise.")] = Path(),
+) -> None:
+    """Measure how far checkpoints are apart, by layer and part and in all."""
+    from pipeline.command.distance import measure_distance
+    from pipeline.config.inputs import check_new
+
+    if output is not None:
+        check_new(output, "--output")
+    measure_distance(
+        checkpoints,
+        base,
+        output,
+        experts=experts,
+        density=density,
+        partial=partial,
+        allow_pickle=allow_pickle,
+        actors=actors,
+        mlflow=mlflow,
+        experiment=experiment,
+        workspace=workspace,
+        console=Console(),
+    )
+
+
+def output_of(first: Path | None, second: Path | None) -> Path:
+    """Where a merge is written, by position or by option."""
+    if first is not None and second is not None:
+        raise ConfigError(f"the output is named twice, {first} and --output {second}; name it once")
+    if first is None and second is None:
+        raise ConfigError("Missing option '--output'; name the directory to write")
+    return first or second or Path()
 
 
 @app.command()
@@ -151,7 +237,7 @@ def check_workspace(workspace: Path) -> None:
         )
 
 
-def spread(arguments: list[str], options: tuple[str, ...] = ("--checkpoints", "--alphas", "--tasks")) -> list[str]:
+def spread(arguments: list[str], options: tuple[str, ...] = ("--checkpoints", "--alphas", "--tasks", "--set", "--experts")) -> list[str]:
     """Let options take several values after one flag: `--checkpoints A B` becomes `--checkpoints A --checkpoints B`."""
     result: list[str] = []
     option, repeated = "", False

@@ -5,13 +5,14 @@ Each is a value (see `step.py`) whose `run` calls one of the libraries. Heavy im
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from evaluators.suite import Suite
 from foundation.files import manifest_digest
 from mergers.merger import Merger
-from mergers.table import method_name
+from mergers.table import hyperparameters, method_name
 from pipeline.step import Outcome, Resources, Step, Work, execution
 from tasks.task import Task
 from trainers.pretrain_spec import DigitsPretraining
@@ -30,7 +31,7 @@ class Pretrained(Step):
     place: str = execution("")  # where the directory lies, or the hub id again
 
     def run(self, work: Work) -> Outcome:
-        from mergers.resolve import fetch, is_hub_id, resolve_checkpoint
+        from mergers.checkpoints.resolve import fetch, is_hub_id, resolve_checkpoint
         from pipeline.digests import checkpoint_manifest
 
         if is_hub_id(self.place):  # into the store, which all nodes see and nobody prunes
@@ -92,12 +93,20 @@ class FineTune(Step):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Merge(Step):
-    """Several checkpoints become one. `sources` are named; the first gives names, dtypes, config and tokenizer."""
+    """Several checkpoints become one. `sources` are named; the base, else the first, gives names, dtypes, config and tokenizer."""
 
     kind: ClassVar[str] = "merge"
     merger: Merger
     sources: Mapping[str, Step]
+    base: Step | None = None
     actors: int = execution(2)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """As of any step; without a base as it was before there could be one, so that what is stored stays known."""
+        whole = super().identity
+        fields = {name: value for name, value in whole["fields"].items() if name != "base" or value is not None}
+        return {**whole, "fields": fields}
 
     @property
     def ray_options(self) -> dict[str, Any]:
@@ -110,11 +119,15 @@ class Merge(Step):
     def run(self, work: Work) -> Outcome:
         from pipeline.graph.actors import merge_step
 
-        places = {name: work.checkpoint_of(step) for name, step in self.sources.items()}
-        origins = {name: f"{step.key}, sha256:{work.digest_of(step)}" for name, step in self.sources.items()}
+        def opened(step: Step) -> tuple[Path, str]:
+            return work.checkpoint_of(step), f"{step.key}, sha256:{work.digest_of(step)}"
+
+        places = {name: opened(step) for name, step in self.sources.items()}
+        base = opened(self.base) if self.base else None
         roles = dict(zip(self.sources, self.merger.roles(tuple(self.sources)), strict=True))
-        outcome = merge_step(self.merger, places, origins, work.directory / "checkpoint", self.actors, work.progress)
-        details = {"method": method_name(self.merger), "sources": roles, **asdict(cast(Any, self.merger))}
+        outcome = merge_step(self.merger, places, base, work.directory / "checkpoint", self.actors, work.progress)
+        based = {"base": self.base.key} if self.base else {}
+        details = {"method": method_name(self.merger), "sources": roles, **based, **hyperparameters(self.merger)}
         return replace(outcome, details=details)
 
 
@@ -151,7 +164,7 @@ class Evaluate(Step):
 
 def pretrained(text: str, digests: Path) -> Pretrained:
     """The step for a checkpoint a user named; a local one is known by its content (digests are remembered in `digests`)."""
-    from mergers.resolve import is_hub_id, resolve_checkpoint
+    from mergers.checkpoints.resolve import is_hub_id, resolve_checkpoint
     from pipeline.digests import checkpoint_manifest
 
     if is_hub_id(text):

@@ -1,63 +1,141 @@
-"""`merge`: average checkpoints from the command line, as the seed system's script did, on Ray actors or in this process."""
+"""`merge`: any merge from a file or from options of the command line, planned, carried out on Ray actors or in this process, and told."""
 
+import os
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from foundation.errors import ConfigError, MergelineError
-from mergers import InProcess, Plan, Source, WeightedAverage, execute, plan_merge, read_checkpoint, resolve_checkpoint
+from mergers import Executor, InProcess, MergeResult, Plan, WeightedAverage, WiseFT, execute, method_name
+from pipeline.config.merge_request import MergeRequest, open_request
+from pipeline.config.merge_source import request_from_file, request_from_options
 
-IN_PROCESS_THREADS = 4
-COMMAND_WORDS = {"fix its view, or set partial: true": "add --partial", "allow it to be replaced (replace)": "add --replace"}
-"""How the library words an advice -> how it is followed on the command line."""
+MOST_THREADS = 8
+"""Threads of a merge in this process, if there are as many processors: beyond them the disk is the limit."""
+OPTIONS = {
+    "fix its view, or set partial: true": "add --partial",
+    "set allow_nonfinite": "add --allow-nonfinite",
+    "allow_pickle: true": "--allow-pickle",
+    "name one as base": "name one with --base",
+}
+"""How the library words an advice -> how it is followed with options of the command line; a merge file follows the library's words."""
+ALWAYS = {"allow it to be replaced (replace)": "add --replace"}
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a merge is carried out, whatever is merged: where to, on what, and whether it is to be planned only."""
+
+    output: Path
+    actors: int = 0
+    threads: int | None = None
+    device: str = "cpu"
+    replace: bool = False
+    plan_only: bool = False
+    verbose: bool = False
+
+
+def merge_file(path: Path, overrides: Sequence[str], changes: dict[str, object], ways: Ways, console: Console) -> None:
+    """Merge as a file says, with what the command line lays over it."""
+    request = replace(request_from_file(path, overrides), **changes)  # type: ignore[arg-type]
+    carry_out(request, ways, ALWAYS, console)
 
 
 def merge_checkpoints(
-    texts: list[str],
-    output: Path,
-    alphas: list[str] | None,
-    actors: int,
-    partial: bool,
-    replace: bool,
-    verbose: bool,
+    method: str | None,
+    texts: Sequence[str],
+    base: str | None,
+    alphas: Sequence[str] | None,
+    overrides: Sequence[str],
+    changes: dict[str, object],
+    ways: Ways,
     console: Console,
 ) -> None:
-    """Plan the average, show it if `verbose`, carry it out, and say where the result is."""
-    if len(texts) < 2:
+    """Merge the checkpoints that the command line names; an average unless a method is named."""
+    if len(texts) < 2 and method is None:
         raise ConfigError(f"--checkpoints names only {' '.join(texts)}; an average needs at least 2, e.g. --checkpoints A B")
-    merger = WeightedAverage(None if alphas is None else weights_of(alphas))
+    weights = None if alphas is None else weights_of(alphas)
+    request = replace(request_from_options(method or "weighted_average", texts, base, weights, overrides), **changes)  # type: ignore[arg-type]
+    carry_out(request, ways, {**ALWAYS, **OPTIONS}, console)
+
+
+def carry_out(request: MergeRequest, ways: Ways, words: dict[str, str], console: Console) -> None:
+    """Plan a merge, show the plan where asked, do it, and say where the result is."""
     try:
-        plan = _planned(merger, texts, output, partial, replace)
+        plan = open_request(request, ways.output, ways.replace)
+        if ways.plan_only or ways.verbose:
+            show(plan, console)
+        if ways.plan_only:
+            return
+        result = executed(plan, ways, console)
     except MergelineError as error:
-        raise _in_command_words(error, texts) from error
-    if verbose:
-        for line in plan.describe():
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        raise in_command_words(error, request, words) from error
+    say(console, f"{ways.output} = {formula(request)}")
+    moved = (result.bytes_read + result.bytes_written) / 1e6
+    say(
+        console,
+        f"{result.tensors_merged} tensors merged, {result.tensors_copied} copied bit for bit, {result.parameters:,} parameters, "
+        f"{result.bytes_written / 1e6:.1f} MB in {result.seconds:.1f} s ({moved / max(result.seconds, 1e-9):,.0f} MB/s read and written)",
+    )
+    say(console, f"sha256 {result.digest}")
+    say(console, f"next: python -m pipeline evaluate {ways.output}")
+
+
+def executed(plan: Plan, ways: Ways, console: Console) -> MergeResult:
+    """The merge done, on actors or in this process, with a progress bar."""
     with ExitStack() as stack:
-        if actors:
+        executor: Executor = InProcess(ways.threads or min(MOST_THREADS, len(os.sched_getaffinity(0))))
+        if ways.actors:
             from pipeline.graph.actors import RayActors
             from pipeline.graph.cluster import connected
 
             stack.enter_context(connected())
-        bar = stack.enter_context(_bar(console))
-        task = bar.add_task("", total=plan.bytes_to_write)
-        result = execute(
-            plan, RayActors(actors) if actors else InProcess(IN_PROCESS_THREADS), lambda done, total: bar.update(task, completed=done)
-        )
-    weights = " + ".join(f"{weight:g} x {text}" for weight, text in zip(merger.weights_for(len(texts)), texts, strict=True))
-    console.print(f"{output} = {weights}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"{result.tensors_merged} tensors merged, {result.tensors_copied} copied bit for bit, {result.parameters:,} parameters, "
-        f"{result.bytes_written / 1e6:.1f} MB in {result.seconds:.1f} s; sha256 {result.digest[:16]}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(f"next: python -m pipeline evaluate {output}", highlight=False, markup=False, soft_wrap=True)
+            executor = stack.enter_context(RayActors(ways.actors, gpus=0 if ways.device == "cpu" else 1))
+        bar = stack.enter_context(progress_bar(console))
+        task = bar.add_task("", total=plan.bytes_to_move)
+        return execute(plan, executor, lambda done, total: bar.update(task, completed=done), ways.device)
 
 
-def weights_of(texts: list[str]) -> tuple[float, ...]:
+def plan_file(path: Path, overrides: Sequence[str], console: Console) -> None:
+    """Show what a merge file would do, into a directory that is not there yet. Reads headers only."""
+    request = request_from_file(path, overrides)
+    names = (Path(f"{path.stem}-merged{'-' * bool(number)}{number or ''}") for number in range(10**6))
+    output = next(name for name in names if not name.exists())
+    show(open_request(request, output), console)
+    say(console, f"next: python -m pipeline merge --config {path} {output}")
+
+
+def show(plan: Plan, console: Console) -> None:
+    """The plan's lines."""
+    for line in plan.describe():
+        say(console, line)
+
+
+def validate_file(path: Path, overrides: Sequence[str]) -> str:
+    """Check a merge file without opening a checkpoint; a sentence on what it would do."""
+    request = request_from_file(path, overrides)
+    request.check()
+    return f"valid; {formula(request)}"
+
+
+def formula(request: MergeRequest) -> str:
+    """The merge in a line: a sum where it is one."""
+    texts = [source.checkpoint for source in request.sources]
+    if isinstance(request.merger, WiseFT):
+        weights: Sequence[float] = tuple(request.merger.weights.values())
+    elif isinstance(request.merger, WeightedAverage):
+        weights = request.merger.weights_for(len(texts))
+    else:
+        base = f", base {request.base.checkpoint}" if request.base else ""
+        return f"{method_name(request.merger)} of {', '.join(texts)}{base}"
+    return " + ".join(f"{weight:g} x {text}" for weight, text in zip(weights, texts, strict=True))
+
+
+def weights_of(texts: Sequence[str]) -> tuple[float, ...]:
     """The weights as numbers; ConfigError for a word that is none."""
     weights = []
     for text in texts:
@@ -69,26 +147,27 @@ def weights_of(texts: list[str]) -> tuple[float, ...]:
     return tuple(weights)
 
 
-def _planned(merger: WeightedAverage, texts: list[str], output: Path, partial: bool, replace: bool) -> Plan:
-    names = [f"checkpoint {index}" for index in range(1, len(texts) + 1)]
-    merger.check(names)
-    checkpoints = [read_checkpoint(resolve_checkpoint(text)) for text in texts]
-    sources = [Source(name, checkpoint, origin=checkpoint.path.name) for name, checkpoint in zip(names, checkpoints, strict=True)]
-    return plan_merge(merger, sources, output, partial=partial, replace=replace)
-
-
-def _in_command_words(error: MergelineError, texts: list[str]) -> MergelineError:
-    """The error with this command's options in place of the library's, and the checkpoints as they were typed."""
+def in_command_words(error: MergelineError, request: MergeRequest, words: dict[str, str]) -> MergelineError:
+    """The error with this command's options in place of the library's words, and the checkpoints as they were typed."""
     message = str(error)
-    for library, option in COMMAND_WORDS.items():
+    for library, option in words.items():
         message = message.replace(library, option)
     told = type(error)(message)
-    numbered = [f"checkpoint {index} is {text}" for index, text in enumerate(texts, start=1) if f"checkpoint {index}" in message]
+    for note in getattr(error, "__notes__", []):
+        told.add_note(note)
+    typed = [f"{source.name} is {source.checkpoint}" for source in request.sources if source.name.startswith("checkpoint ")]
+    numbered = [text for text in typed if text.partition(" is ")[0] in message]
     if numbered:
         told.add_note(", ".join(numbered))
     return told
 
 
-def _bar(console: Console) -> Progress:
+def say(console: Console, line: str) -> None:
+    """A line as it is, neither coloured nor broken."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def progress_bar(console: Console) -> Progress:
+    """Bytes moved, their rate, and the time left."""
     columns = (BarColumn(bar_width=40), DownloadColumn(), TransferSpeedColumn(), "left", TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

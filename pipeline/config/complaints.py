@@ -5,7 +5,7 @@ An unknown key is told apart by what it could have been: a mistyped key, a key o
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -122,23 +122,37 @@ def _unknown_key(model: type[BaseModel], place: Place, relatives: Mapping[str, t
 
 def _fields_at(model: type[BaseModel], place: Place) -> set[str]:
     """The keys that may stand at `place`."""
+    kind: Any = model
     for part in place:
-        field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return set()
-        model = inner
-    return set(model.model_fields)
+        if _group(kind) is not None:
+            field = _group(kind).model_fields.get(str(part))
+            kind = field.annotation if field else None
+        else:
+            kind = _named_group(kind)
+    found = _group(kind)
+    return set(found.model_fields) if found else set()
 
 
 def _places_of(model: type[BaseModel], group: str = "") -> list[tuple[str, str]]:
-    """(group, key) of every key of `model` and of the groups within it."""
+    """(group, key) of every key of `model` and of the groups within it; `<name>` stands for names that the user gives."""
     found = [(group, name) for name in model.model_fields]
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found += _places_of(kind, f"{group}.{name}" if group else name)
+        below = f"{group}.{name}" if group else name
+        if (inner := _group(field.annotation)) is not None:
+            found += _places_of(inner, below)
+        elif (inner := _named_group(field.annotation)) is not None:
+            found += _places_of(inner, f"{below}.<name>")
     return found
+
+
+def _group(kind: Any) -> Any:
+    """The model that a key's type is, if it is one."""
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _named_group(kind: Any) -> Any:
+    """The model of each value, where a key's type is a mapping of names to a model."""
+    return _group(get_args(kind)[1]) if get_origin(kind) is dict else None
 
 
 def _spelled(place: Place) -> str:

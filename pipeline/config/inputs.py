@@ -43,7 +43,7 @@ def check_new(path: Path, what: str) -> None:
 def check_checkpoint(text: str) -> Path | None:
     """The local checkpoint that `text` names, whole by its headers; None for a hub id. Raises InputError; loads no torch."""
     from mergers import read_checkpoint, resolve_checkpoint
-    from mergers.resolve import is_hub_id
+    from mergers.checkpoints.resolve import is_hub_id
 
     if is_hub_id(text):
         return None

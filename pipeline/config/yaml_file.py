@@ -1,9 +1,10 @@
-"""Read an experiment's YAML strictly: no repeated keys, no surprises of YAML 1.1, bounded size, and the line of every value kept.
+"""Read an experiment's or a merge's YAML strictly: no repeated keys, no surprises of YAML 1.1, bounded size, every value's line kept.
 
 `1e-5` is a number, `no` and `12:30` are text, a key given twice is an error. Nothing but plain data can be made (safe loader).
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,23 @@ for _tag, _pattern, _first in (
     _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a file is meant to be, for messages: "an experiment", a file that there is, a line of it."""
+
+    article: str
+    name: str
+    example: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.article} {self.name}"
+
+
+EXPERIMENT = Kind("an", "experiment", "experiments/digits_wise_ft.yaml", "recipe: wise_ft")
+MERGE = Kind("a", "merge", "merge.yaml", "method: ties")
+
+
 @dataclass
 class YamlFile:
     """Plain data and where each value stands: `lines[("train", "parts")]` is the line of that key."""
@@ -50,27 +68,46 @@ class YamlFile:
         """The line of the value at `place`, or of the nearest thing around it; 0 for the command line, -1 if there is none."""
         return next((self.lines[place[:length]] for length in range(len(place), -1, -1) if place[:length] in self.lines), -1)
 
+    def value(self, place: Place) -> Any:
+        """What stands at `place`; None if nothing does."""
+        found: Any = self.data
+        for part in place:
+            try:
+                found = found[part]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return found
 
-def read_yaml(path: Path) -> YamlFile:
-    """The file's content, checked as this module says; ConfigError otherwise."""
+    def holds(self, place: Place) -> bool:
+        """Whether something stands at `place`, be it null."""
+        around = self.value(place[:-1])
+        return isinstance(around, Mapping) and place[-1] in around
+
+    def error(self, place: Place, message: str) -> ConfigError:
+        """The error to raise for what stands at `place`."""
+        return ConfigError(f"{self.at(place)}: {message}")
+
+
+def read_yaml(path: Path, kind: Kind = EXPERIMENT) -> YamlFile:
+    """The file's content, checked as this module says; ConfigError otherwise. `kind` says in messages what the file is meant to be."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no file {path}; name an experiment file, e.g. experiments/digits_wise_ft.yaml") from error
+        raise ConfigError(f"there is no file {path}; name {kind} file, e.g. {kind.example}") from error
     except IsADirectoryError as error:
-        raise ConfigError(f"{path} is a directory; name the experiment file in it, e.g. {path / 'experiment.yaml'}") from error
+        raise ConfigError(f"{path} is a directory; name the {kind.name} file in it, e.g. {path / f'{kind.name}.yaml'}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} has {len(data)} bytes; an experiment file has at most {MAX_BYTES}")
+        raise ConfigError(f"{path} has {len(data)} bytes; {kind} file has at most {MAX_BYTES}")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text ({error}); is this an experiment file?") from error
-    return parse_yaml(text, str(path))
+        raise ConfigError(f"{path} is not UTF-8 text ({error}); is this {kind} file?") from error
+    return parse_yaml(text, str(path), kind)
 
 
-def parse_yaml(text: str, name: str) -> YamlFile:
+def parse_yaml(text: str, name: str, kind: Kind = EXPERIMENT) -> YamlFile:
     """Like `read_yaml`, from text; `name` stands in messages."""
     file = YamlFile(name, {})
     try:
@@ -84,12 +121,10 @@ def parse_yaml(text: str, name: str) -> YamlFile:
     except RecursionError as error:
         raise ConfigError(f"{name}: nested deeper than {MAX_DEPTH} levels; write it flatter") from error
     if value is None:
-        raise ConfigError(f"{name} is empty; an experiment begins with a line such as `recipe: wise_ft`")
+        raise ConfigError(f"{name} is empty; {kind} begins with a line such as `{kind.line}`")
     if not isinstance(value, dict):
-        kind = "a list" if isinstance(value, list) else f"the single value {value!r:.60}"
-        raise ConfigError(
-            f"{name}:1: an experiment consists of `key: value` lines such as `recipe: wise_ft`, but what this file holds is {kind}"
-        )
+        held = "a list" if isinstance(value, list) else f"the single value {value!r:.60}"
+        raise ConfigError(f"{name}:1: {kind} consists of `key: value` lines such as `{kind.line}`, but what this file holds is {held}")
     file.data = value
     return file
 
@@ -116,7 +151,7 @@ class _Reader:
             raise ConfigError(f"{self.file.name}:{line}: over {MAX_NODES} values or {MAX_DEPTH} levels, counting each use of an alias")
         self.file.lines.setdefault(place, line)
         if node.tag not in PLAIN_TAGS:
-            raise ConfigError(f"{self.file.name}:{line}: this is not valid YAML for an experiment: tag {node.tag!r}; write plain data")
+            raise ConfigError(f"{self.file.name}:{line}: this is not valid YAML here: tag {node.tag!r}; write plain data")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, place)
         if isinstance(node, yaml.SequenceNode):

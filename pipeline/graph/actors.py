@@ -4,7 +4,8 @@ Actors hold nothing, so one that dies is restarted and its item done again to th
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +17,76 @@ RESTARTS = 5  # of an actor, and tries of an item: what kills its process every 
 IN_FLIGHT = 2  # items an actor has at a time: one in work, one ready
 
 
-@dataclass(frozen=True)
 class RayActors:
-    """Runs work items on `actors` Ray actors (never more than there are items)."""
+    """Runs work items on `actors` Ray actors (never more than there are items), each with so many GPUs.
 
-    actors: int
+    Used as a context manager, its actors stay up from one `map` to the next (a merge of several passes, several merges); else each `map`
+    has its own.
+    """
+
+    def __init__(self, actors: int, gpus: float = 0) -> None:
+        self.actors = actors
+        self.gpus = gpus
+        self.keeps = False
+        self.starting: dict[Any, Any] = {}
+        self.ready: list[Any] = []
+
+    def __enter__(self) -> "RayActors":
+        self.keeps = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.keeps = False
+        self.dismiss()
 
     def map(self, function: Callable[[WorkItem], ItemOutcome], items: Sequence[WorkItem]) -> Iterator[ItemOutcome]:
-        """The outcomes in order of completion; when it ends, however it ends, no actor is left."""
+        """The outcomes in order of completion; when it ends, however it ends, no item is running any more."""
         import ray
 
-        worker = ray.remote(num_cpus=1, max_restarts=RESTARTS, max_task_retries=RESTARTS)(_Worker)
-        pool = [worker.remote() for _ in range(min(self.actors, len(items)))]
-        starting = {actor.ready.remote(): actor for actor in pool}
+        self.hire(len(items))
         waiting = list(reversed(items))
         running: dict[Any, Any] = {}
+        completed = False
 
         def hand_out(actor: Any) -> None:
             if waiting:
                 running[actor.work.remote(function, waiting.pop())] = actor
 
         try:
+            for actor in self.ready * IN_FLIGHT:
+                hand_out(actor)
             while waiting or running:
-                (ended,), _ = ray.wait([*running, *(starting if waiting else ())], num_returns=1)
-                if ended in starting:  # an actor gets items once it is up: there may be no processor for it before others end
+                (ended,), _ = ray.wait([*running, *(self.starting if waiting else ())], num_returns=1)
+                if ended in self.starting:  # an actor gets items once it is up: there may be no processor for it before others end
                     ray.get(ended)
-                    actor = starting.pop(ended)
+                    actor = self.starting.pop(ended)
+                    self.ready.append(actor)
                     for _ in range(IN_FLIGHT):
                         hand_out(actor)
                 else:
                     hand_out(running.pop(ended))
                     yield _result(ended)
+            completed = True
         finally:
-            for actor in pool:
-                ray.kill(actor)
+            if not (completed and self.keeps):
+                self.dismiss()
+
+    def hire(self, items: int) -> None:
+        """Start as many actors as are lacking."""
+        import ray
+
+        worker = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS)(_Worker)
+        for _ in range(min(self.actors, items) - len(self.ready) - len(self.starting)):
+            actor = worker.remote()
+            self.starting[actor.ready.remote()] = actor
+
+    def dismiss(self) -> None:
+        """End all actors, whatever they do."""
+        import ray
+
+        for actor in (*self.ready, *self.starting.values()):
+            ray.kill(actor)
+        self.ready, self.starting = [], {}
 
 
 class _Worker:
@@ -76,22 +113,24 @@ def _result(reference: Any) -> ItemOutcome:
         raise error.cause or error from error
 
 
-def executor_for(actors: int) -> Executor:
+def executor_for(actors: int) -> AbstractContextManager[Executor]:
     """So many Ray actors, or this process for 0."""
-    return RayActors(actors) if actors else InProcess()
+    return RayActors(actors) if actors else nullcontext(InProcess())
 
 
 def merge_step(
     merger: Merger,
-    places: Mapping[str, Path],
-    origins: Mapping[str, str],
+    places: Mapping[str, tuple[Path, str]],
+    base: tuple[Path, str] | None,
     output: Path,
     actors: int,
     progress: Callable[[float, float], None],
 ) -> Outcome:
-    """Merge the checkpoints at `places` into `output`; `origins` tell the model card what each source is."""
-    sources = [Source(name, read_checkpoint(place), origin=origins[name]) for name, place in places.items()]
-    plan = plan_merge(merger, sources, output, replace=True)
-    result = execute(plan, executor_for(actors), progress)
+    """Merge checkpoints into `output`. Of each source, by name, and of the base: where it lies and, for the model card, what it is."""
+    sources = [Source(name, read_checkpoint(place), origin=origin) for name, (place, origin) in places.items()]
+    anchor = None if base is None else Source("base", read_checkpoint(base[0]), origin=base[1])
+    plan = plan_merge(merger, sources, output, base=anchor, replace=True)
+    with executor_for(actors) as executor:
+        result = execute(plan, executor, progress)
     figures = {key: value for key, value in asdict(result).items() if key not in ("output", "files", "digest")}
     return Outcome(output, metrics=figures, files=result.files)

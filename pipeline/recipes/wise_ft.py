@@ -12,7 +12,7 @@ Sequential WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot model
 from collections.abc import Iterator
 from pathlib import Path
 
-from mergers.linear import WiseFT as WiseFTMerger
+from mergers.methods.linear import WiseFT as WiseFTMerger
 from pipeline.config.settings import Fraction, MergeWork, Stream
 from pipeline.recipes.base import ask, starting_model
 from pipeline.recipes.milestone import Milestone, Role

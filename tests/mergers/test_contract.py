@@ -9,17 +9,16 @@ from small_models import random_tensors
 
 import mergers.layout
 from foundation.errors import ConfigError
-from mergers import Granularity, Source, WeightedAverage, execute, plan_merge, read_checkpoint
+from mergers import Granularity, Need, Source, WeightedAverage, execute, plan_merge, read_checkpoint
+from mergers.merger import Method
 
 
 @dataclass(frozen=True)
-class AddDifferences:
+class AddDifferences(Method):
     """base + sum of (source - base), computed on the pieces a granularity gives; records their shapes."""
 
     granularity: ClassVar[Granularity] = Granularity.ROW
-    needs_base: ClassVar[bool] = True
-    statistics: ClassVar[tuple[str, ...]] = ()
-    rounds: ClassVar[int] = 0
+    base: ClassVar[Need] = Need.REQUIRED
     shapes: ClassVar[dict[str, list]] = {}
 
     def check(self, source_names):

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from every_method import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import bits
 
 from foundation.errors import ConfigError
-from mergers import MERGERS, Inputs, WeightedAverage, WiseFT, merger_class, method_name
-from mergers.linear import average
+from mergers import Inputs, WeightedAverage, WiseFT, merger_class, method_name
+from mergers.methods.linear import average
 
 HALF = [torch.bfloat16, torch.float16]
 FLOATS = [*HALF, torch.float32, torch.float64]
@@ -167,6 +168,6 @@ def test_wise_ft_takes_previous_and_tuned_only(names):
 
 def test_table_names_its_methods_and_the_nearest_to_a_wrong_name():
     assert merger_class("wise_ft") is WiseFT
-    assert {name: method_name(kind()) for name, kind in MERGERS.items()} == {name: name for name in MERGERS}
+    assert all(method_name(example.merger) == example.method for example in EXAMPLES)
     with pytest.raises(ConfigError, match="unknown merge method 'wise-tf'; did you mean 'wise_ft'"):
         merger_class("wise-tf")

@@ -103,7 +103,7 @@ def test_progress_and_byte_counts_add_up(bench):
     paths = {"a": bench.save("a", random_tensors(1)), "b": bench.save("b", random_tensors(2))}
     result = bench.merge(WeightedAverage(), progress=lambda *at: seen.append(at), options={"item_bytes": 200}, **paths)
     total = sum(tensor.numel() * 2 for tensor in random_tensors(1).values())
-    assert seen[-1] == (total, total)
+    assert seen[-1] == (3 * total, 3 * total), "two sources are read, one output is written"
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len(seen) > 1
     assert (result.bytes_read, result.bytes_written) == (2 * total, total)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import COMPARE, EXPERIMENT
 
-from mergers.linear import WiseFT as WiseFTMerger
+from mergers.methods.linear import WiseFT as WiseFTMerger
 from pipeline.config.experiment import build
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.steps import FineTune, Merge, Pretrain

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import InputError
-from mergers.checkpoint import inside
+from mergers.checkpoints.checkpoint import inside
 from mergers.view import Source
 
 TAKEN = ("*.json", "*.jinja", "*.model", "*.txt", "additional_chat_templates/*.jinja")

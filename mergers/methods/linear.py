@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from foundation.errors import ConfigError
-from mergers.merger import Granularity, Inputs
+from mergers.merger import Inputs, Method
 
 if TYPE_CHECKING:
     import torch
@@ -27,15 +27,10 @@ SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class WeightedAverage:
+class WeightedAverage(Method):
     """W = sum_i weights_i * W_i over N sources; equal weights 1/N unless given. Elementwise, float32, one cast."""
 
     weights: tuple[float, ...] | None = None
-
-    granularity: ClassVar[Granularity] = Granularity.ELEMENT
-    needs_base: ClassVar[bool] = False
-    statistics: ClassVar[tuple[str, ...]] = ()
-    rounds: ClassVar[int] = 0
 
     def check(self, source_names: Sequence[str]) -> None:
         """Raise ConfigError unless there is one finite, non-negative weight per source and they sum to 1."""
@@ -52,10 +47,6 @@ class WeightedAverage:
         """The weight of each source, in words."""
         return tuple(f"weight {weight:.6g}" for weight in self.weights_for(len(source_names)))
 
-    def files_from(self, source_names: Sequence[str]) -> str:
-        """The first source: the average has no other notion of a main one."""
-        return source_names[0]
-
     def merge(self, inputs: Inputs) -> Tensor:
         """The average of one piece; where a partial merge lacks sources, over those that hold it, with their weights scaled to sum to 1."""
         if self.weights is None:
@@ -66,15 +57,10 @@ class WeightedAverage:
 
 
 @dataclass(frozen=True)
-class WiseFT:
+class WiseFT(Method):
     """W = alpha * previous + (1 - alpha) * tuned; `alpha` is the weight of the PREVIOUS stage's model."""
 
     alpha: float = 0.5
-
-    granularity: ClassVar[Granularity] = Granularity.ELEMENT
-    needs_base: ClassVar[bool] = False
-    statistics: ClassVar[tuple[str, ...]] = ()
-    rounds: ClassVar[int] = 0
 
     SOURCES: ClassVar[tuple[str, ...]] = ("previous", "tuned")
 

@@ -1,0 +1,136 @@
+"""Results kept as JSON, and written into docs/benchmarks.md between marks; all else on that page stays as it is."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import tables
+from benchmarks.contest import REPOSITORY
+from benchmarks.machine import describe
+from foundation.files import write_atomic, write_json_atomic
+
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+Data = dict[str, Any]
+
+
+def results_path(directory: Path, scale: str) -> Path:
+    """Where the results of a scale are kept."""
+    return directory / f"results-{scale}.json"
+
+
+def load(directory: Path, scale: str) -> Data:
+    """Part -> {machine, data} of what has been measured so far."""
+    path = results_path(directory, scale)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def keep(directory: Path, scale: str, part: str, data: Any) -> None:
+    """Add one part's result, with the machine as it is now."""
+    results = load(directory, scale) | {part: {"machine": asdict(describe(directory)), "data": data}}
+    write_json_atomic(results_path(directory, scale), results)
+
+
+def merging_section(results: Data, scale: str, command: str) -> list[str]:
+    """The section on the speed and memory of merging, from the parts that have been measured."""
+    data = {part: found["data"] for part, found in results.items()}
+    newest = max((found["machine"] for found in results.values()), key=lambda machine: machine["date"])
+    lines = [f"## Merging against mergekit, {newest['date']}", "", *machine_words(newest), f"Command: `{command}`.", ""]
+    for heading, needs, words, table in SECTIONS:
+        if all(need in data for need in needs):
+            last = results[needs[0]]["machine"]
+            lines += [f"### {heading}", "", *words, f"Taken on {last['date']}, load {last['load']} at the end.", "", *table(data), ""]
+    return [line.replace("{scale}", scale) for line in lines]
+
+
+SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], list[str]]], ...] = (
+    (
+        "Whole merges of {scale} bf16 checkpoints",
+        ("methods", "start"),
+        (
+            "Both sides read the same configuration file. Whole processes in turn; median (least–most) wall seconds; page cache warm,",
+            "nothing to flush before each run, output to the same disk. Anonymous memory is the most that the process tree held at once;",
+            "mapped page cache is not in it. Linear and SLERP read two checkpoints, the others a base and two. This project's seconds",
+            "include SHA-256 of the output, flushing it to disk (fsync) and the NaN gate; mergekit does none of these. mergekit is given",
+            "the options that were fastest for the method in a run of each, and neither model card nor tokenizer to write. Equal bits:",
+            "the share of elements that are the same in both outputs; all is computed in float32 here, in bfloat16 by mergekit (but for",
+            "linear and SLERP), which is its usual and faster way.",
+        ),
+        lambda data: tables.methods_table(data["methods"], data["start"]),
+    ),
+    (
+        "Against plain reads and writes",
+        ("methods", "start"),
+        (
+            "`benchmarks/floor.py` reads both sources and writes as many bytes as the output has, by preadv and pwrite of 1 MiB blocks,",
+            "and does nothing else; no fsync. Its process imports next to nothing.",
+        ),
+        lambda data: tables.floor_table(data["methods"]["linear"], data["start"]) if "linear" in data["methods"] else [],
+    ),
+    ("Starting", ("start",), ("Imports, and merges too small to take time.",), lambda data: tables.start_table(data["start"])),
+    (
+        "Workers",
+        ("scaling",),
+        ("Seconds of the merge alone on workers that are up (threads of one process, or Ray actors), medians, all in turn.",),
+        lambda data: tables.scaling_table(data["scaling"]),
+    ),
+    (
+        "The NaN gate",
+        ("gate",),
+        ("The same merge with and without `allow_nonfinite`, in turn, on one thread; the share is of CPU seconds.",),
+        lambda data: tables.gate_table(data["gate"]),
+    ),
+    (
+        "Under a memory limit",
+        ("limits",),
+        (
+            "Each process may reserve 1 GB of private writable memory (RLIMIT_DATA, which counts no page cache), and the merges read",
+            "several times that.",
+        ),
+        lambda data: tables.limits_table(data["limits"]),
+    ),
+    (
+        "Plans of large models",
+        ("planning",),
+        ("Three sources: true headers, holes in place of weights. Everything is planned, down to the last work item.",),
+        lambda data: tables.planning_table(data["planning"]),
+    ),
+)
+
+
+def machine_words(machine: Data) -> list[str]:
+    """What it was measured on, in a sentence or two."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return [
+        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB, Linux {machine['kernel']}, "
+        f"{machine['file_system']}.",
+        f"Python {machine['python']}, {versions}.",
+    ]
+
+
+def write_section(mark: str, lines: list[str], page: Path = PAGE) -> None:
+    """Put `lines` between the marks of that name in the page, at its end if it has none yet."""
+    begin, end = (f"<!-- {mark}: {edge} of what `make {mark}` writes -->" for edge in ("begin", "end"))
+    text = page.read_text()
+    section = "\n".join([begin, *lines, end])
+    if begin in text:
+        before, rest = text.split(begin, 1)
+        text = before + section + rest.split(end, 1)[1]
+    else:
+        text = text.rstrip("\n") + "\n\n" + section + "\n"
+    write_atomic(page, text)
+
+
+def parity_section(lines: list[str]) -> list[str]:
+    """The section on agreement with mergekit."""
+    return [
+        "## The numbers against mergekit's",
+        "",
+        "One small Llama-shaped model, the same configuration given to both (`dtype: float32`, `out_dtype` as shown). A last place is",
+        "the distance of neighbouring values of the output's dtype; what float32 sums may differ by (2^-20 of the tensor's largest",
+        'value) is taken off first. "Differ by choice" are elements where a method must choose among equals, and only those',
+        "(`benchmarks/choices.py` finds them from the sources); the columns behind it are about all others. Command: `make parity`.",
+        "",
+        *lines,
+    ]

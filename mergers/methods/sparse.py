@@ -1,0 +1,110 @@
+"""What the methods that thin out task vectors share: per-source weights, a scale, and the two ways to put thinned deltas together.
+
+Linear:     b + scale * sum_i w_i d_i                      (divided by sum_i w_i with `normalize`)
+Consensus:  b + scale * the disjoint merge of `deltas.py`  (mean of those that agree with `normalize`, else their sum)
+
+Weights say how much a source's changes count; they need not sum to 1. A source of weight 0 takes no part. In a linear sum a negative weight
+takes a source's changes out (task negation); where signs are elected, or a mean is taken, it has no meaning and is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from foundation.errors import ConfigError
+from mergers.merger import Inputs, Method, Need
+from mergers.methods.deltas import add_consensus, add_task_vectors, base_of, deltas
+from mergers.methods.task_arithmetic import TaskArithmetic, normalized
+from mergers.methods.threshold import needs, watches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mergers.merger import Array
+
+
+class SparseMethod(Method):
+    """A method that thins out each source's delta, then adds them to the base. Subclasses are dataclasses with these fields."""
+
+    base: ClassVar[Need] = Need.REQUIRED
+    consensus: ClassVar[bool] = False
+    """Whether signs are elected."""
+
+    weights: tuple[float, ...] | None
+    scale: float
+    normalize: bool
+
+    def check(self, source_names: Sequence[str]) -> None:
+        """Raise ConfigError unless weights and scale fit these sources, and `check_sparsity` passes."""
+        if not source_names:
+            raise ConfigError("no sources to merge; name at least one beside the base")
+        if not math.isfinite(self.scale):
+            raise ConfigError(f"scale is {self.scale}; it multiplies the merged changes and must be a finite number, e.g. 1.0")
+        if self.weights is not None:
+            check_delta_weights(self.weights, source_names, negative=not (self.consensus or self.normalize))
+        self.check_sparsity()
+
+    def check_sparsity(self) -> None:
+        """Raise ConfigError unless the hyperparameters of thinning out make sense."""
+        raise RuntimeError(f"{type(self).__name__} does not say how it thins out")
+
+    @property
+    def kept(self) -> str:
+        """Which part of a source's changes takes part, in a few words."""
+        raise RuntimeError(f"{type(self).__name__} does not say what it keeps")
+
+    def roles(self, source_names: Sequence[str]) -> tuple[str, ...]:
+        """The weight of each source and what is kept of it, in words."""
+        weights = self.weights or (1.0,) * len(source_names)
+        return tuple(f"weight {weight:.6g}, {self.kept}" for weight in weights)
+
+    def watches(self, round_number: int, block_number: int) -> bool:
+        """Whether a round looks at a block: those that find thresholds begin with a sample."""
+        return watches(round_number, block_number)
+
+    def needs(self, round_number: int, known: Array | None) -> bool:
+        """Whether the thresholds are still to be found."""
+        return needs(round_number, known)
+
+    def combine(self, inputs: Inputs, changes: Sequence[Tensor], factor: float = 1.0) -> Tensor:
+        """The base plus the thinned-out deltas, `factor` times as large: their common rescaling. They may be used up."""
+        weights = (1.0,) * len(changes) if self.weights is None else tuple(self.weights[position] for position in inputs.positions)
+        base, scale = base_of(inputs), self.scale * factor
+        if self.consensus:
+            return add_consensus(base, changes, weights, scale, self.normalize)
+        if self.normalize:
+            weights = normalized(weights, f"the sources that hold tensor '{inputs.name}'")
+        return add_task_vectors(base, changes, weights, scale)
+
+    def merge_whole(self, inputs: Inputs) -> Tensor:
+        """The merged piece with nothing thinned out: task arithmetic to the bit, where no signs are elected or a single source elects its
+        own; a single source of weight 1 (any weight in a mean) at scale 1 comes back as it is."""
+        if self.consensus and len(inputs.tensors) > 1:
+            return self.combine(inputs, deltas(inputs))
+        return TaskArithmetic(self.weights, self.scale, self.normalize).merge(inputs)
+
+
+def check_delta_weights(weights: Sequence[float], source_names: Sequence[str], negative: bool) -> None:
+    """Raise ConfigError unless `weights` are one per source, finite, not all 0, and not below 0 unless `negative` ones are allowed."""
+    if len(weights) != len(source_names):
+        raise ConfigError(f"{len(weights)} weights for {len(source_names)} sources ({', '.join(source_names)}); give one weight per source")
+    for name, weight in zip(source_names, weights, strict=True):
+        if not math.isfinite(weight):
+            raise ConfigError(f"the weight of '{name}' is {weight}; it multiplies the source's changes and must be a finite number")
+        if weight < 0 and not negative:
+            raise ConfigError(
+                f"the weight of '{name}' is {weight}; where signs are elected or a mean is taken weights must not be negative; to take a "
+                "source's changes out, use a method without sign election (task_arithmetic, dare_linear) with normalize: false"
+            )
+    if not any(weights):
+        raise ConfigError(f"all weights are 0 ({', '.join(source_names)}), so the result would be the base; give a source weight")
+
+
+def check_fraction(name: str, value: float, meaning: str, zero: bool = False) -> None:
+    """Raise ConfigError unless 0 < value <= 1 (0 itself too where `zero` says so); NaN is refused."""
+    if not (0 <= value <= 1) or (value == 0 and not zero):
+        raise ConfigError(
+            f"{name} is {value}; it is {meaning} and must lie {'between' if zero else 'above'} 0 and {'' if zero else 'at most '}1"
+        )

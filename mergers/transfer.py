@@ -1,0 +1,148 @@
+"""Bytes in and out: reading runs of elements of tensors on disk into reused buffers, writing runs of elements at their place in the output.
+
+Reads are `preadv` into a buffer per slot, writes are `pwrite` at known offsets, so a worker's memory is a few blocks whatever the size of
+the model, and nobody's bytes pass through anybody else.
+"""
+
+from __future__ import annotations
+
+import os
+from math import prod
+from typing import TYPE_CHECKING
+
+from foundation.errors import InputError
+from mergers.checkpoints.header import FLOATS, ITEM_BYTES, LowRank, TensorEntry
+from mergers.layout import Region
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Files:
+    """The open files of one work item, a reused buffer per slot, and the device that computes."""
+
+    def __init__(self, directory: str, device: str = "cpu") -> None:
+        self.directory = directory
+        self.device = device
+        self.descriptors: dict[tuple[str, int], int] = {}
+        self.buffers: dict[object, Tensor] = {}
+        self.factors: dict[LowRank, tuple[Tensor, Tensor]] = {}
+        self.bytes_read = 0
+        self.bytes_written = 0
+
+    def read(self, slot: object, entry: TensorEntry, start: int, count: int) -> Tensor:
+        """Elements [start, start + count) of a tensor, flat, in its dtype on disk (bytes for dtypes that are not floats; float32 or float64
+        where an adapter is added). Valid until the slot's next read."""
+        values = self.rows(slot, entry, start, count) if entry.rows else typed(self.run(slot, entry, start, count), entry.dtype)
+        for low_rank in entry.added:
+            values = values.to(wider(values.dtype)) + self.low_rank(low_rank, entry.shape, start, count)
+        return values
+
+    def whole(self, entry: TensorEntry) -> Tensor:
+        """A whole tensor in its own shape and memory, once per work item: for what is small, or measured."""
+        slot = ("whole", entry.path, entry.start)
+        if slot not in self.buffers:
+            self.buffers[slot] = self.read(-1, entry, 0, entry.elements).clone().view(entry.shape)
+        return self.buffers[slot]
+
+    def run(self, slot: object, entry: TensorEntry, start: int, count: int) -> Tensor:
+        """The bytes of a run of elements as they lie on disk."""
+        width = ITEM_BYTES[entry.dtype]
+        data = self.buffer(slot, count * width)
+        self.fill(data, entry.path, entry.start + start * width)
+        return data
+
+    def rows(self, slot: object, entry: TensorEntry, start: int, count: int) -> Tensor:
+        """A run of elements of a tensor that is put together from rows of others, run of rows by run of rows: in its dtype, or in a wider
+        one where the parts have several or adapters on them."""
+        assert entry.rows is not None
+        width, row = ITEM_BYTES[entry.dtype], prod(entry.shape[1:])
+        first, last = start // row, -(-(start + count) // row)
+        data = self.buffer(slot, (last - first) * row * width)
+        values, done = typed(data, entry.dtype), 0
+        plain = entry.rows.plain(entry.dtype)
+        if not plain:
+            values = values.to(wider(values.dtype))
+        for part, number, rows in entry.rows.runs(first, last):
+            target = slice(done * row, (done + rows) * row)
+            if part is None:
+                values[target] = 0
+            elif plain:
+                self.fill(data[target.start * width : target.stop * width], part.path, part.start + number * row * width)
+            else:
+                values[target] = self.read((slot, "part"), part, number * row, rows * row)
+            done += rows
+        return values[start - first * row : start - first * row + count]
+
+    def low_rank(self, matrix: LowRank, shape: tuple[int, ...], start: int, count: int) -> Tensor:
+        """A run of elements of scale * up @ down, float32."""
+        if matrix not in self.factors:
+            self.factors[matrix] = (self.whole(matrix.up).float(), self.whole(matrix.down).float())
+        up, down = self.factors[matrix]
+        columns = shape[1]
+        first, last = start // columns, -(-(start + count) // columns)
+        rows = down[:, first:last].T @ up.T if matrix.transposed else up[first:last] @ down
+        skipped = start - first * columns
+        return rows.mul_(matrix.scale).reshape(-1)[skipped : skipped + count]
+
+    def buffer(self, slot: object, size: int) -> Tensor:
+        """`size` bytes of memory that the slot keeps, pinned where a device is to fetch from it."""
+        import torch
+
+        if slot not in self.buffers or len(self.buffers[slot]) < size:
+            self.buffers[slot] = torch.empty(size, dtype=torch.uint8, pin_memory=self.device != "cpu")
+        return self.buffers[slot][:size]
+
+    def fill(self, data: Tensor, path: str, position: int) -> None:
+        """Read len(data) bytes from `position` of a file."""
+        view = memoryview(data.numpy())  # type: ignore[arg-type]
+        done = 0
+        while done < len(view):
+            step = os.preadv(self.descriptor(path, os.O_RDONLY), [view[done:]], position + done)
+            if step == 0:
+                raise InputError(f"{path} ended early: it has become shorter since the merge was planned; run the merge again")
+            done += step
+        self.bytes_read += len(view)
+
+    def write(self, region: Region, start: int, data: Tensor) -> None:
+        """Write elements from `start` on at their place in the output."""
+        import torch
+
+        view = memoryview(data.view(torch.uint8).numpy())  # type: ignore[arg-type]
+        position = region.start + start * ITEM_BYTES[region.dtype]
+        done = 0
+        while done < len(view):
+            done += os.pwrite(self.descriptor(os.path.join(self.directory, region.path), os.O_WRONLY), view[done:], position + done)
+        self.bytes_written += len(view)
+
+    def descriptor(self, path: str, flags: int) -> int:
+        """The open file `path`; opened at first use, never created."""
+        key = (path, flags)
+        if key not in self.descriptors:
+            self.descriptors[key] = os.open(path, flags)
+        return self.descriptors[key]
+
+    def close(self) -> None:
+        """Close all files."""
+        for descriptor in self.descriptors.values():
+            os.close(descriptor)
+
+
+def typed(data: Tensor, dtype: str) -> Tensor:
+    """Raw bytes seen as elements of `dtype`."""
+    return data.view(torch_dtype(dtype)) if dtype in FLOATS else data
+
+
+def torch_dtype(dtype: str) -> torch.dtype:
+    """The torch dtype of a float dtype's safetensors name."""
+    import torch
+
+    return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[dtype]
+
+
+def wider(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, else float32."""
+    import torch
+
+    return dtype if dtype == torch.float64 else torch.float32
