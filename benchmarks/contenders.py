@@ -92,11 +92,11 @@ def mergekit_imports() -> Contender:
     return Contender("mergekit: imports", (str(mergekit_bin() / "mergekit-yaml"), "--help"))
 
 
-def plain_copy(sources: Sequence[Path], output: Path, threads: int) -> Contender:
+def plain_copy(sources: Sequence[Path], output: Path, threads: int, flush: bool = False) -> Contender:
     """Every byte of the sources read, as many written as one of them has, with nothing in between (floor.py)."""
     script = REPOSITORY / "benchmarks" / "floor.py"
-    name = f"read and write, {threads} thread{'s' if threads > 1 else ''}"
-    return Contender(name, python("-I", "-S", script, str(threads), output, *sources), output)
+    name = f"read and write{' and flush' if flush else ''}, {threads} thread{'s' if threads > 1 else ''}"
+    return Contender(name, python("-I", "-S", script, str(threads), "flushed" if flush else "left", output, *sources), output)
 
 
 def cp(source: Path, output: Path) -> Contender:

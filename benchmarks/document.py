@@ -64,7 +64,8 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], li
         ("methods", "start"),
         (
             "`benchmarks/floor.py` reads both sources and writes as many bytes as the output has, by preadv and pwrite of 1 MiB blocks,",
-            "and does nothing else; no fsync. Its process imports next to nothing.",
+            "and does nothing else, but for a flush to disk where that is said (which this project's merge includes, too). Its process",
+            "imports next to nothing.",
         ),
         lambda data: tables.floor_table(data["methods"]["linear"], data["start"]) if "linear" in data["methods"] else [],
     ),
@@ -78,7 +79,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], li
     (
         "The NaN gate",
         ("gate",),
-        ("The same merge with and without `allow_nonfinite`, in turn, on one thread; the share is of CPU seconds.",),
+        ("The same merge with and without `allow_nonfinite`, in turn, on one thread; the share is of these seconds.",),
         lambda data: tables.gate_table(data["gate"]),
     ),
     (

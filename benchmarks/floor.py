@@ -1,9 +1,10 @@
 """The least that any merge must do: read every source and write an output of the size of one, with nothing in between.
 
-    python -I -S benchmarks/floor.py THREADS OUTPUT SOURCE SOURCE...
+    python -I -S benchmarks/floor.py THREADS left|flushed OUTPUT SOURCE SOURCE...
 
-Plain preadv and pwrite of 1 MiB blocks through one buffer per source and thread, which the processor's cache holds; no fsync, as mergekit
-does none. Stands alone and imports next to nothing, so that its process costs hardly more than the copying.
+Plain preadv and pwrite of 1 MiB blocks through one buffer per source and thread, which the processor's cache holds. The output is left to
+the kernel, as mergekit does, or flushed to disk (fsync), as this project does. Stands alone and imports next to nothing, so that its
+process costs hardly more than the copying.
 """
 
 import os
@@ -39,7 +40,7 @@ def transfer(call: object, descriptor: int, buffer: memoryview, start: int, coun
 
 def main() -> None:
     """Copy as the arguments say."""
-    threads, output, sources = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    threads, flush, output, sources = int(sys.argv[1]), sys.argv[2] == "flushed", sys.argv[3], sys.argv[4:]
     names = sorted(name for name in os.listdir(sources[0]) if name.endswith(".safetensors"))
     files = [[os.open(os.path.join(source, name), os.O_RDONLY) for name in names] for source in sources]
     sizes = [os.fstat(descriptor).st_size for descriptor in files[0]]
@@ -53,6 +54,8 @@ def main() -> None:
     copy(files, sizes, outputs, 0, threads)
     for worker in workers:
         worker.join()
+    for descriptor in outputs if flush else []:
+        os.fsync(descriptor)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,6 @@ RANDOM = ("dare_ties",)
 Say = Callable[[str], None]
 
 
-def measure_methods(directory: Path, names: Sequence[str], repetitions: int, known: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Method -> summary of each contender, mergekit's fastest options, and how far the two outputs agree."""
-    return {name: measure_method(directory, METHODS[name], repetitions, known.get(name), say) for name in names}
-
-
 def measure_method(directory: Path, method: Method, repetitions: int, known: dict[str, Any] | None, say: Say) -> dict[str, Any]:
     """One method. `known` is an earlier result: mergekit's options are not tried again."""
     sources = sources_of(method, directory)
@@ -50,7 +45,8 @@ def measure_method(directory: Path, method: Method, repetitions: int, known: dic
     say(f"{method.name}: {repetitions} runs of each")
     contenders = [mine, peer]
     if method.name == "linear":
-        contenders += [plain_copy(sources, directory / "out-copy", threads) for threads in (1, 4)] + [cp(sources[0], directory / "out-cp")]
+        contenders += [plain_copy(sources, directory / "out-copy", *how) for how in ((1,), (4,), (4, True))]
+        contenders += [cp(sources[0], directory / "out-cp")]
     summaries = contest(contenders, sources, repetitions)
     for name, summary in summaries.items():
         say(f"  {name}: {summary.wall:.2f} s ({summary.wall_least:.2f}-{summary.wall_most:.2f}), {summary.cpu:.1f} CPU s")

@@ -80,7 +80,7 @@ def gate_table(gate: Data) -> list[str]:
     lines = ["| method, one thread | with the gate, s | without, s | its share | CPU s with | without |", "|---|---:|---:|---:|---:|---:|"]
     for method, found in gate.items():
         on, off = found["with"], found["without"]
-        share = 1 - off["cpu"] / on["cpu"]
+        share = 1 - off["items"] / on["items"]
         lines.append(f"| {method} | {on['items']:.2f} | {off['items']:.2f} | {share:.1%} | {on['cpu']:.2f} | {off['cpu']:.2f} |")
     return lines
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from foundation.errors import InputError
 from mergers.layout import block_elements, shaped
 from mergers.merger import Inputs, Merger
+from mergers.schedule import resolve_mergers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,23 +28,28 @@ def merge_tensors(
     """The merge of `sources` (name -> tensors by name, in config order), each tensor in the first source's dtype and shape.
 
     `statistics` maps a source to its measured statistic by tensor name. A tensor may be held by some sources only. Raises ConfigError if
-    the hyperparameters do not fit the sources.
+    the hyperparameters do not fit the sources, InputError for integers that differ between them.
     """
     from mergers.rounds import Tally
 
     merger.check(tuple(sources))
     names = sorted(set().union(*sources.values()))
-    blocks = {name: list(blocks_of(merger, name, sources, base, statistics or {})) for name in names}
+    methods = resolve_mergers(merger, names, tuple(sources))
+    blocks = {name: list(blocks_of(methods[name], name, sources, base, statistics or {})) for name in names}
+    keys = {name: f"pool {id(method)}" if method.pooled else name for name, method in methods.items()}
     known: dict[str, Array] = {}
-    for number in range(merger.rounds):
-        tallies: dict[str, Tally] = {}
-        for name in names:
-            key = "" if merger.pooled else name
+    for number in range(max((method.rounds for method in methods.values()), default=0)):
+        tallies: dict[str, tuple[Merger, Tally]] = {}
+        for name, method in methods.items():
+            key = keys[name]
+            if number >= method.rounds or not method.needs(number, known.get(key)) or not blocks[name][0].tensors[0].is_floating_point():
+                continue
             for index, block in enumerate(blocks[name]):
-                if merger.needs(number, known.get(key)) and merger.watches(number, index):
-                    tallies.setdefault(key, Tally()).add(merger.observe(number, replace(block, known=known.get(key))))
-        known |= {key: merger.summarize(number, tally.total(), known.get(key)) for key, tally in tallies.items()}
-    return {name: assemble(merger, blocks[name], known.get("" if merger.pooled else name), sources) for name in names}
+                if method.watches(number, index):
+                    observation = method.observe(number, replace(block, known=known.get(key)))
+                    tallies.setdefault(key, (method, Tally()))[1].add(observation)
+        known |= {key: method.summarize(number, tally.total(), known.get(key)) for key, (method, tally) in tallies.items()}
+    return {name: assemble(methods[name], blocks[name], known.get(keys[name]), sources) for name in names}
 
 
 def blocks_of(
@@ -81,7 +88,10 @@ def assemble(merger: Merger, blocks: list[Inputs], known: Array | None, sources:
     parts = []
     for block in blocks:
         others = (*block.tensors[1:], *(() if block.base is None else (block.base,)))
-        copied = merger.copies_equal and all(same(block.tensors[0], other) for other in others)
+        equal = all(same(block.tensors[0], other) for other in others)
+        if not equal and not model.is_floating_point():
+            raise InputError(f"tensor '{block.name}' ({model.dtype}) differs between {', '.join(block.sources)}; integers are not averaged")
+        copied = equal and (merger.copies_equal or not model.is_floating_point())
         result = block.tensors[0] if copied else merger.merge(replace(block, known=known))
         parts.append(result.to(model.dtype).reshape(-1))
     return torch.cat(parts).view(model.shape)

@@ -33,7 +33,7 @@ SUM_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Breadcrumbs(SparseMethod):
-    """b + scale * sum_i w_i m_i d_i, with `normalize` divided by sum_i w_i; masks per tensor. Two counting rounds unless all is kept."""
+    """b + scale * sum_i w_i m_i d_i, with `normalize` divided by sum_i w_i; masks per tensor. Counting rounds unless all is kept."""
 
     density: float = 0.9
     outliers: float = 0.01
@@ -43,7 +43,7 @@ class Breadcrumbs(SparseMethod):
 
     @property
     def rounds(self) -> int:
-        """Two, to find each source's largest and smallest change to keep; none if everything is kept."""
+        """Those that find each source's largest and smallest change to keep; none if everything is kept."""
         return 0 if self.density == 1 else ROUNDS
 
     def check_sparsity(self) -> None:
@@ -66,7 +66,7 @@ class Breadcrumbs(SparseMethod):
         return count(round_number, deltas(inputs), inputs.known)
 
     def summarize(self, round_number: int, total: Array, known: Array | None) -> Array:
-        """The magnitudes of the largest and of the smallest change to keep; float32 [sources, 2] after the last round."""
+        """The magnitudes of the largest and of the smallest change to keep; float32 [sources, 2] once they are found."""
         return find(round_number, total, known, keep_band(self.density, self.outliers))
 
     def merge(self, inputs: Inputs) -> Tensor:

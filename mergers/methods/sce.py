@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sce(Method):
-    """b + weighted mean of the selected changes that agree in sign; weights come from the changes. Three counting rounds, one if all is
-    selected."""
+    """b + weighted mean of the selected changes that agree in sign; weights come from the changes. Counting rounds for the
+    threshold, unless all is selected, and one for the weights."""
 
     select: float = 1.0
 
@@ -45,7 +45,7 @@ class Sce(Method):
 
     @property
     def rounds(self) -> int:
-        """Two to find the least variance to select, if any, and one for the sums of squares."""
+        """Those that find the least variance to select, unless all is selected, and one for the sums of squares."""
         return ROUNDS + 1 if self.selects else 1
 
     def watches(self, round_number: int, block_number: int) -> bool:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ties(SparseMethod):
-    """b + scale * disjoint mean of the trimmed task vectors; trimmed over the whole model. Two counting rounds unless density is 1."""
+    """b + scale * disjoint mean of the trimmed task vectors; trimmed over the whole model. Counting rounds unless density is 1."""
 
     density: float = 0.2
     weights: tuple[float, ...] | None = None
@@ -46,7 +46,7 @@ class Ties(SparseMethod):
 
     @property
     def rounds(self) -> int:
-        """Two, to find each source's threshold; none if everything is kept."""
+        """Those that find each source's threshold; none if everything is kept."""
         return 0 if self.density == 1 else ROUNDS
 
     def check_sparsity(self) -> None:
@@ -64,7 +64,7 @@ class Ties(SparseMethod):
         return by_position(counts, inputs.positions) if self.pooled else counts
 
     def summarize(self, round_number: int, total: Array, known: Array | None) -> Array:
-        """The magnitude of the smallest change to keep, of each source; float32 [sources, 1] after the last round."""
+        """The magnitude of the smallest change to keep, of each source; float32 [sources, 1] once it is found."""
         return find(round_number, total, known, keep_largest(self.density))
 
     def merge(self, inputs: Inputs) -> Tensor:

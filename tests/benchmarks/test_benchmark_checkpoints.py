@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.checkpoints import SHAPES, Shape, make_headers, make_models, to_bfloat16
+from benchmarks.contenders import plain_copy
+from benchmarks.contest import run
 from mergers import read_checkpoint
 
 SMALL = Shape(hidden=32, layers=2, heads=4, kv_heads=2, intermediate=64, vocabulary=100)
@@ -73,3 +75,11 @@ def test_headers_of_a_large_model_take_no_disk(tmp_path: Path) -> None:
     assert read_checkpoint(path).nbytes == 2 * SHAPES["70b"].parameters
     assert sum(file.stat().st_blocks * 512 for file in path.iterdir()) < 2_000_000
     assert json.loads((path / "config.json").read_text())["num_hidden_layers"] == 80
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_plain_copy_writes_every_byte(tmp_path: Path, threads: int) -> None:
+    paths = make_models(tmp_path / "models", Shape(256, 2, 4, 2, 704, 8000), models=["a", "b"])
+    for flush in (False, True):
+        run(plain_copy(paths, tmp_path / f"copy-{flush}", threads, flush), paths)
+        assert (tmp_path / f"copy-{flush}" / "model.safetensors").read_bytes() == (paths[1] / "model.safetensors").read_bytes()
