@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.contenders import METHODS, sources_of
 from benchmarks.contest import warm
 from mergers import InProcess, Merger, Plan, Source, WeightedAverage, execute, plan_merge, read_checkpoint
-from mergers.execute import Executor
+from mergers.engine.execute import Executor
 from mergers.methods.dare import DareTies
 from mergers.methods.slerp import Slerp
 from mergers.methods.task_arithmetic import TaskArithmetic

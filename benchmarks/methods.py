@@ -8,7 +8,6 @@ from typing import Any
 from benchmarks.agreement import compare
 from benchmarks.contenders import (
     MERGEKIT_CANDIDATES,
-    METHODS,
     Method,
     cp,
     mergekit,

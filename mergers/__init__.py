@@ -9,15 +9,15 @@ Importing this package loads no torch; the math does when it runs.
 
 from mergers.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from mergers.checkpoints.resolve import open_source, resolve_checkpoint
-from mergers.execute import Executor, InProcess, MergeResult, execute
-from mergers.layout import WorkItem
-from mergers.memory import merge_tensors
+from mergers.engine.execute import Executor, InProcess, MergeResult, execute
+from mergers.engine.layout import WorkItem
+from mergers.engine.memory import merge_tensors
+from mergers.engine.shard import ItemOutcome, merge_shard
 from mergers.merger import Granularity, Inputs, Merger, Need
 from mergers.methods.linear import WeightedAverage, WiseFT
 from mergers.plan import Plan, plan_merge
-from mergers.shard import ItemOutcome, merge_shard
+from mergers.sources.source import Source, View
 from mergers.table import MERGERS, merger_class, method_name
-from mergers.view import Source, View
 
 __all__ = [
     "MERGERS",

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from foundation.sizes import size
 from mergers.merger import Merger
 from mergers.plan import Plan
+from mergers.sources.source import Source, described
 from mergers.table import hyperparameters, method_name
-from mergers.view import Source, described
 
 
 def model_card(plan: Plan, merged: int, copied: int, digests: Mapping[str, str]) -> str:

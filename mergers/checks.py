@@ -8,12 +8,12 @@ from pathlib import Path
 from foundation.errors import ConfigError, ResourceError
 from foundation.hints import unknown
 from foundation.sizes import size
-from mergers.agreement import check_names
 from mergers.checkpoints.header import FLOATS, ITEM_BYTES
-from mergers.layout import MAX_SHARD_SIZE, TensorPlan, block_elements
+from mergers.engine.layout import MAX_SHARD_SIZE, TensorPlan, block_elements
 from mergers.merger import Merger, Need
+from mergers.sources.agreement import check_names
+from mergers.sources.source import Source
 from mergers.table import method_name
-from mergers.view import Source
 
 PROCESS_BYTES = 250_000_000
 """Memory of a worker that has loaded its libraries and done nothing yet."""

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from mergers.agreement import check_tensor
 from mergers.checkpoints.header import FLOATS, TensorEntry
-from mergers.layout import Action, TensorPlan
+from mergers.engine.layout import Action, TensorPlan
 from mergers.merger import Merger
 from mergers.methods.linear import WeightedAverage
 from mergers.schedule import resolve_mergers
-from mergers.view import Source, shared_by_experts
+from mergers.sources.agreement import check_tensor
+from mergers.sources.source import Source, shared_by_experts
 
 
 def plan_tensors(

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.sizes import size
-from mergers.agreement import check_configs, check_cover, drop_tied_heads
 from mergers.checkpoints.companions import Companion, choose_companions
 from mergers.checks import PROCESS_BYTES, SPARE_DISK, check_disk, check_memory, check_output, check_request, working_memory
-from mergers.layout import ITEM_OUTPUT_BYTES, MAX_SHARD_SIZE, Action, OutputFile, TensorPlan, WorkItem, cut_items, lay_out_files
+from mergers.engine.layout import ITEM_OUTPUT_BYTES, MAX_SHARD_SIZE, Action, OutputFile, TensorPlan, WorkItem, cut_items, lay_out_files
 from mergers.match import dtype_notes, main_dtype, partial_notes, plan_proof, plan_tensors
 from mergers.merger import Merger
+from mergers.sources.agreement import check_configs, check_cover, drop_tied_heads
+from mergers.sources.source import Source, anchor_of, described, unify
 from mergers.table import method_name
-from mergers.view import Source, anchor_of, described, unify
 
 if TYPE_CHECKING:
     from mergers.checkpoints.header import TensorEntry

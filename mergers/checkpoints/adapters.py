@@ -20,7 +20,7 @@ from foundation.errors import InputError
 from mergers.checkpoints.checkpoint import PICKLES, SAFETENSORS, Checkpoint, holds, inside, read_json
 from mergers.checkpoints.header import FLOATS, LowRank, Rows, TensorEntry, read_header
 from mergers.checkpoints.pickles import ALLOW, read_pickle
-from mergers.names import modern, steps_of
+from mergers.sources.names import modern, steps_of
 
 CONFIG = "adapter_config.json"
 SINGLE = "adapter_model.safetensors"

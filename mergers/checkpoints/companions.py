@@ -13,7 +13,7 @@ from typing import Any
 
 from foundation.errors import InputError
 from mergers.checkpoints.checkpoint import inside
-from mergers.view import Source
+from mergers.sources.source import Source
 
 TAKEN = ("*.json", "*.jinja", "*.model", "*.txt", "additional_chat_templates/*.jinja")
 LEFT_OUT = ("*.index.json", "trainer_state.json", "*_results.json", "adapter_config.json", "record.json", ".*")

@@ -28,7 +28,7 @@ from mergers.checkpoints.checkpoint import inside
 from mergers.checkpoints.companions import Companion, group_of, small_files
 from mergers.checkpoints.header import FLOATS, Rows, TensorEntry
 from mergers.checkpoints.tokens import FILE, Vocabulary, read_vocabulary, united
-from mergers.view import Source
+from mergers.sources.source import Source
 
 UNION, BASE, PADDING = KEYWORDS = "union", "base", "padding"
 PER_TOKEN = re.compile(

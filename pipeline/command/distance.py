@@ -11,10 +11,10 @@ from rich.table import Table
 from foundation.errors import ConfigError
 from mergers import InProcess, Source
 from mergers.checkpoints.resolve import open_source
-from mergers.distance import METRICS, Distance
-from mergers.groups import Group
-from mergers.measure import Distances, Metrics, Pair, measure
-from mergers.view import Expert
+from mergers.distances.groups import Group
+from mergers.distances.measure import Distances, Metrics, Pair, measure
+from mergers.distances.metrics import METRICS, Distance
+from mergers.sources.source import Expert
 
 IN_PROCESS_THREADS = 4
 MOST_ROWS = 40

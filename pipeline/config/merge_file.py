@@ -21,11 +21,11 @@ from pydantic_core import PydanticCustomError
 
 from foundation.errors import ConfigError
 from foundation.hints import unknown
-from mergers.layout import MAX_SHARD_SIZE
+from mergers.engine.layout import MAX_SHARD_SIZE
 from mergers.merger import Merger
+from mergers.sources.view_spec import parse_view
+from mergers.sources.views import Identity
 from mergers.table import ROWS
-from mergers.view_spec import parse_view
-from mergers.views import Identity
 from pipeline.config.complaints import is_what
 from pipeline.config.merge_request import DTYPES, MergeRequest, SourceRequest
 from pipeline.config.merge_values import Knob, Varies, build, knobs_of, level_of

@@ -11,12 +11,12 @@ from mergers.checkpoints.checkpoint import Checkpoint
 from mergers.checkpoints.header import TensorEntry, read_header
 from mergers.checkpoints.resolve import is_hub_id, open_source, split_adapters
 from mergers.depth import towers
-from mergers.layout import MAX_SHARD_SIZE
+from mergers.engine.layout import MAX_SHARD_SIZE
 from mergers.merger import Merger, Need
 from mergers.plan import Plan, plan_merge
+from mergers.sources.source import Source
+from mergers.sources.views import Identity, View
 from mergers.table import method_name
-from mergers.view import Source
-from mergers.views import Identity, View
 
 DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """How users call the dtypes that can be written -> how safetensors does."""

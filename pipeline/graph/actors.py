@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mergers import InProcess, ItemOutcome, Merger, Source, WorkItem, execute, plan_merge, read_checkpoint
-from mergers.execute import Executor
+from mergers.engine.execute import Executor
 from pipeline.step import Outcome
 
 RESTARTS = 5  # of an actor, and tries of an item: what kills its process every time is told, not repeated for ever

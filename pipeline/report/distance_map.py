@@ -9,8 +9,8 @@ from matplotlib.colors import Colormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mergers.groups import Group
-from mergers.measure import Distances, Pair
+from mergers.distances.groups import Group
+from mergers.distances.measure import Distances, Pair
 from pipeline.report.plots import CHANGE_MAP, GRAY, INK, SCORES_MAP, styled
 
 CELL = 0.44

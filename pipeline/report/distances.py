@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from foundation.files import file_name, write_atomic, write_json_atomic
-from mergers.distance import METRICS
-from mergers.measure import Distances, Pair
+from mergers.distances.measure import Distances, Pair
+from mergers.distances.metrics import METRICS
 
 
 def write_distances(found: Distances, output: Path) -> list[Path]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from foundation.errors import ResourceError
 from foundation.files import file_name
-from mergers.distance import METRICS
-from mergers.measure import Distances
+from mergers.distances.measure import Distances
+from mergers.distances.metrics import METRICS
 from pipeline.report.distances import as_json, write_distances
 
 KIND = "distance"

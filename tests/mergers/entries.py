@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mergers.checkpoints.header import Rows, TensorEntry
-from mergers.transfer import Files, torch_dtype
+from mergers.engine.transfer import Files, torch_dtype
 
 
 def value_of(entry: TensorEntry) -> Tensor:

@@ -5,9 +5,9 @@ import torch
 
 from foundation.errors import InputError
 from mergers import Source, read_checkpoint
-from mergers.agreement import check_configs, check_cover, drop_tied_heads
-from mergers.view import Expert, LanguageModel, unify
-from mergers.view_spec import parse_view
+from mergers.sources.agreement import check_configs, check_cover, drop_tied_heads
+from mergers.sources.source import Expert, LanguageModel, unify
+from mergers.sources.view_spec import parse_view
 
 W = torch.ones(4, 2)
 LANGUAGE = {"model.embed_tokens.weight": W, "model.layers.0.w": W, "lm_head.weight": W}

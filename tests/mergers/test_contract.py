@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_models import random_tensors
 
-import mergers.layout
+import mergers.engine.layout
 from foundation.errors import ConfigError
 from mergers import Granularity, Need, Source, WeightedAverage, execute, plan_merge, read_checkpoint
 from mergers.merger import Method
@@ -45,7 +45,7 @@ class AddWhole(AddDifferences):
 
 @pytest.mark.parametrize("merger", [AddDifferences(), AddWhole()])
 def test_base_and_granularity_reach_the_merger(bench, monkeypatch, merger):
-    monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", 20)
+    monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", 20)
     merger.shapes.clear()
     parts = [random_tensors(seed, torch.float32) for seed in range(3)]
     a, b, base = (Source(name, read_checkpoint(bench.save(name, part))) for name, part in zip(("a", "b", "base"), parts, strict=True))

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_models import random_tensors
 
-import mergers.layout
+import mergers.engine.layout
 from foundation.errors import ConfigError, InputError
 from mergers import InProcess, Source, read_checkpoint
-from mergers.distance import METRICS, Column, Distance, metrics_of
-from mergers.groups import group_of
-from mergers.measure import measure
+from mergers.distances.groups import group_of
+from mergers.distances.measure import measure
+from mergers.distances.metrics import METRICS, Column, Distance, metrics_of
 from mergers.merger import Inputs
-from mergers.view import Expert
+from mergers.sources.source import Expert
 
 # --- definitions, written naively ---
 
@@ -73,7 +73,7 @@ def save(bench, count=2, dtype=torch.bfloat16, edit=None, **options):
 @pytest.mark.parametrize("density", [0.2, 0.01, 1])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_distances_of_weights_are_their_definitions(bench, monkeypatch, density, dtype):
-    monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", 37)
+    monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", 37)
     models, sources = save(bench, 3, dtype)
     found = measure(sources, density=density)
     assert found.pairs == (("a", "b"), ("a", "c"), ("b", "c"))
@@ -164,7 +164,7 @@ class Backwards:
 
 
 def test_the_same_bits_however_the_work_is_cut_and_shared(bench, monkeypatch):
-    monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", 64)
+    monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", 64)
     _, sources = save(bench, 3, torch.float32)
     base = Source("base", read_checkpoint(bench.save("base", random_tensors(9, torch.float32))))
     expected = table(measure(sources, base=base))

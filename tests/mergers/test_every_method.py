@@ -12,10 +12,10 @@ from merge_bench import Bench
 from safetensors.torch import save_file
 from small_models import bits
 
-import mergers.layout
+import mergers.engine.layout
 from mergers import InProcess, MergeResult, Source, execute, plan_merge, read_checkpoint
 from mergers.checkpoints.header import read_header
-from mergers.memory import merge_tensors
+from mergers.engine.memory import merge_tensors
 
 every_method = pytest.mark.parametrize("example", EXAMPLES, ids=str)
 
@@ -66,7 +66,7 @@ def weights_digest(result: MergeResult) -> dict[str, str]:
 @every_method
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "f32"])
 def test_files_merge_to_the_bytes_of_memory(bench, monkeypatch, example, dtype):
-    monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", 64)
+    monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", 64)
     trial = Trial(bench, example, dtype)
     trial.merge(item_bytes=300)
     expected = merge_tensors(trial.merger, trial.models, trial.base, trial.statistics)
@@ -78,7 +78,7 @@ def test_files_merge_to_the_bytes_of_memory(bench, monkeypatch, example, dtype):
 
 @every_method
 def test_neither_cutting_nor_order_nor_repetition_changes_a_byte(bench, monkeypatch, example):
-    monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", 64)
+    monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", 64)
     trial = Trial(bench, example)
     once = weights_digest(trial.merge("whole"))
     assert weights_digest(trial.merge("threads", InProcess(4), item_bytes=500)) == once
@@ -129,6 +129,6 @@ def test_equal_blocks_of_unequal_tensors_are_scaled_like_the_rest_by_slerp(bench
     models = {"a": {"w": first}, "b": {"w": second}}
     merger = Example("slerp", {"weight": 0.5}).merger
     whole = merge_tensors(merger, models)["w"]
-    monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", 50)
+    monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", 50)
     torch.testing.assert_close(merge_tensors(merger, models)["w"], whole, rtol=1e-6, atol=0)
     assert (whole[:100] / first[:100]).min() > 1.01

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import bits
 
-import mergers.layout
+import mergers.engine.layout
 from foundation.errors import ConfigError, InputError
 from mergers import WeightedAverage
-from mergers.memory import merge_tensors
+from mergers.engine.memory import merge_tensors
 from mergers.methods.fisher import Fisher
 
 HALF = [torch.bfloat16, torch.float16]
@@ -132,7 +132,7 @@ def test_cutting_into_blocks_changes_no_bit(monkeypatch):
     tensors, fishers = draw(3, (50, 9), torch.bfloat16, 3)
     whole = merged(Fisher(), tensors, fishers)
     for block in (7, 64, 449):
-        monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", block)
+        monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", block)
         assert bits(merged(Fisher(), tensors, fishers)) == bits(whole)
 
 

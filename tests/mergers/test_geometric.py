@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import bits
 
-import mergers.layout
+import mergers.engine.layout
 from foundation.errors import ConfigError, InputError
 from mergers import Inputs, WeightedAverage
-from mergers.memory import merge_tensors
+from mergers.engine.memory import merge_tensors
 from mergers.methods.ema import Ema, ema_weights
 from mergers.methods.gram import PARALLEL, gram_of, spherical_mean
 from mergers.methods.karcher import Karcher
@@ -274,9 +274,9 @@ def test_cutting_into_blocks_changes_no_more_than_rounding(monkeypatch, merger):
     origin = base if merger.base.value != "no" else None
     whole = merged(merger, [first, second], origin)
     for block in (7, 64, 449):
-        monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", block)
+        monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", block)
         torch.testing.assert_close(merged(merger, [first, second], origin), whole, rtol=1e-13, atol=1e-13)
-    monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", 7)
+    monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", 7)
     halves = [tensor.bfloat16() for tensor in (first, second, base)]
     cut = merged(merger, halves[:2], None if origin is None else halves[2])
     monkeypatch.undo()

@@ -7,9 +7,9 @@ from small_models import bits
 
 from foundation.errors import InputError
 from mergers import MERGERS, Source, WeightedAverage, execute, plan_merge, read_checkpoint
-from mergers.names import steps_of
-from mergers.view import LanguageModel, unify
-from mergers.view_spec import parse_view
+from mergers.sources.names import steps_of
+from mergers.sources.source import LanguageModel, unify
+from mergers.sources.view_spec import parse_view
 
 transformers = pytest.importorskip("transformers")
 

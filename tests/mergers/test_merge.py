@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from small_models import bits, random_tensors
 
-import mergers.layout
+import mergers.engine.layout
 from foundation.errors import InputError
 from mergers import InProcess, WeightedAverage, WiseFT, execute, plan_merge
 from mergers.checkpoints.checkpoint import INDEX
@@ -178,7 +178,7 @@ def test_cutting_order_and_threads_do_not_change_a_byte(bench_factory, monkeypat
     merger = WeightedAverage()
     monkeypatch.undo()
     reference = bench.merge(merger, "reference", **paths)
-    monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", block)
     runs = {"shuffled": Shuffled(seed), "threads": InProcess(threads=3), "serial": None}
     for name, executor in runs.items():
         result = bench.merge(merger, name, executor=executor, options={"item_bytes": item_bytes}, **paths)

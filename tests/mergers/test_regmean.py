@@ -10,7 +10,7 @@ from small_models import bits
 
 from foundation.errors import ConfigError, InputError
 from mergers import WeightedAverage
-from mergers.memory import merge_tensors
+from mergers.engine.memory import merge_tensors
 from mergers.methods.regmean import RegMean
 
 HALF = [torch.bfloat16, torch.float16]

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import bits
 
-import mergers.layout
+import mergers.engine.layout
 from foundation.errors import ConfigError
-from mergers.layout import row_elements
-from mergers.memory import merge_tensors
+from mergers.engine.layout import row_elements
+from mergers.engine.memory import merge_tensors
 from mergers.merger import Inputs
 from mergers.methods.breadcrumbs import Breadcrumbs, BreadcrumbsTies
 from mergers.methods.dare import DareLinear, DareTies
@@ -301,13 +301,13 @@ def test_inputs_are_not_changed(method):
 def test_methods_without_draws_do_not_depend_on_cutting(monkeypatch, method, block):
     base, sources = grid_models(3, {"v": (5, 3), "w": (40,)}, torch.float32, seed=5)
     expected = merge_tensors(method, sources, base)
-    monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", block)
     made = merge_tensors(method, sources, base)
     assert {name: bits(tensor) for name, tensor in made.items()} == {name: bits(tensor) for name, tensor in expected.items()}
 
 
 def test_each_block_has_its_own_draws(monkeypatch):
-    monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", 10)
+    monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", 10)
     change = torch.arange(1.0, 26.0)
     merged = merge_tensors(DareLinear(0.5, seed=9), {"a": {"w": change}}, {"w": torch.zeros(25)})["w"]
     drawn = [draw for start in (0, 10, 20) for draw in draws(9, "a", "w", start, min(10, 25 - start)).tolist()]

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import bits
 
-import mergers.layout
+import mergers.engine.layout
 from foundation.errors import ConfigError
 from mergers import WeightedAverage
-from mergers.memory import merge_tensors
+from mergers.engine.memory import merge_tensors
 from mergers.methods.task_arithmetic import TaskArithmetic
 
 HALF = [torch.bfloat16, torch.float16]
@@ -121,7 +121,7 @@ def test_cutting_into_blocks_changes_no_bit(monkeypatch):
     first, second, base = draw(3, (50, 9), torch.bfloat16, 3)
     whole = merged(TaskArithmetic((0.3, 0.6), 0.7), [first, second], base)
     for block in (7, 64, 449):
-        monkeypatch.setattr(mergers.layout, "BLOCK_ELEMENTS", block)
+        monkeypatch.setattr(mergers.engine.layout, "BLOCK_ELEMENTS", block)
         assert bits(merged(TaskArithmetic((0.3, 0.6), 0.7), [first, second], base)) == bits(whole)
 
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mergers.engine.rounds import Tally
 from mergers.methods.threshold import ROUNDS, count, drop_above, drop_below, find, keep_band, keep_largest, needs, watches
-from mergers.rounds import Tally
 
 FLOATS = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 

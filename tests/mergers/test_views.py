@@ -8,8 +8,8 @@ from small_models import bits
 
 from foundation.errors import ConfigError, InputError
 from mergers import MERGERS, Source, WeightedAverage, execute, plan_merge, read_checkpoint
-from mergers.view import Expert, Identity, LanguageModel, Prefix, Rename, anchor_of
-from mergers.view_spec import parse_view
+from mergers.sources.source import Expert, Identity, LanguageModel, Prefix, Rename, anchor_of
+from mergers.sources.view_spec import parse_view
 
 # --- the views by themselves ---
 

@@ -11,7 +11,7 @@ from foundation.errors import ConfigError
 from mergers import MERGERS
 from mergers.methods.ties import Ties, TiesPerTensor
 from mergers.schedule import Schedule, Scheduled
-from mergers.views import Prefix
+from mergers.sources.views import Prefix
 from pipeline.config.merge_request import MergeRequest
 from pipeline.config.merge_source import request_from_file
 from pipeline.config.merge_values import Varies, knobs_of

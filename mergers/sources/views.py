@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol
 
 from foundation.errors import ConfigError, InputError
 from foundation.hints import nearest
-from mergers.names import LANGUAGE_MODEL, OUTPUT_HEAD
+from mergers.sources.names import LANGUAGE_MODEL, OUTPUT_HEAD
 
 
 class View(Protocol):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from foundation.errors import InputError
-from mergers.layout import block_elements, shaped
+from mergers.engine.layout import block_elements, shaped
 from mergers.merger import Inputs, Merger
 from mergers.schedule import resolve_mergers
 
@@ -30,7 +30,7 @@ def merge_tensors(
     `statistics` maps a source to its measured statistic by tensor name. A tensor may be held by some sources only. Raises ConfigError if
     the hyperparameters do not fit the sources, InputError for integers that differ between them.
     """
-    from mergers.rounds import Tally
+    from mergers.engine.rounds import Tally
 
     merger.check(tuple(sources))
     names = sorted(set().union(*sources.values()))

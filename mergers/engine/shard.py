@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 from foundation.errors import InputError, ResourceError
 from mergers.checkpoints.header import FLOATS, TensorEntry
-from mergers.layout import Action, Piece, WorkItem, shaped
+from mergers.engine.layout import Action, Piece, WorkItem, shaped
+from mergers.engine.transfer import Files, torch_dtype
 from mergers.merger import Inputs
-from mergers.transfer import Files, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mergers.rounds import Tally
+    from mergers.engine.rounds import Tally
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Nonfinite = Counter[tuple[str, str]]
@@ -49,7 +49,7 @@ class ItemOutcome:
 def observe_shard(item: WorkItem, round_number: int, device: str = "cpu") -> ItemOutcome:
     """Show every block of a work item to its method in one counting round. Raises nothing for the data's sake: what is not finite is
     reported."""
-    from mergers.rounds import Tally
+    from mergers.engine.rounds import Tally
 
     with working(item, "", device) as (files, outcome):
         for piece in item.pieces:

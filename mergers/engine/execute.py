@@ -28,10 +28,10 @@ from foundation.files import file_sha256, manifest_digest, publish_directory
 from mergers.card import model_card
 from mergers.checkpoints.checkpoint import INDEX, read_checkpoint
 from mergers.checks import check_output
-from mergers.layout import Action, Piece, WorkItem
+from mergers.engine.layout import Action, Piece, WorkItem
+from mergers.engine.settle import Settling
+from mergers.engine.shard import ItemOutcome, Nonfinite, disk_errors, merge_shard, observe_shard, one_torch_thread
 from mergers.plan import Plan
-from mergers.settle import Settling
-from mergers.shard import ItemOutcome, Nonfinite, disk_errors, merge_shard, observe_shard, one_torch_thread
 
 if TYPE_CHECKING:
     from mergers.merger import Array
@@ -147,7 +147,7 @@ class Meter:
 
 def run_rounds(items: Sequence[WorkItem], executor: Executor, meter: Meter, device: str = "cpu") -> dict[str, Array]:
     """Carry out all counting rounds: what is known by key when the last has ended. InputError if any weight is not finite."""
-    from mergers.rounds import Tally
+    from mergers.engine.rounds import Tally
 
     mergers = {piece.key: piece.tensor.merger for item in items for piece in item.pieces if piece.tensor.action is Action.MERGE}
     known: dict[str, Array] = {}

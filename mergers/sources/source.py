@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from foundation.errors import ConfigError, InputError
 from mergers.checkpoints.checkpoint import Checkpoint
 from mergers.checkpoints.header import TensorEntry
-from mergers.names import Steps, head_beside, modern, steps_of
-from mergers.views import Expert, Identity, LanguageModel, Prefix, Rename, View
+from mergers.sources.names import Steps, head_beside, modern, steps_of
+from mergers.sources.views import Expert, Identity, LanguageModel, Prefix, Rename, View
 
 __all__ = [
     "Expert",

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foundation.errors import InputError
-from mergers.names import LANGUAGE_MODEL, OUTPUT_HEAD, VISION_TOWERS, modern, steps_of
-from mergers.view import Source, anchor_of
-from mergers.views import Prefix
+from mergers.sources.names import LANGUAGE_MODEL, OUTPUT_HEAD, VISION_TOWERS, modern, steps_of
+from mergers.sources.source import Source, anchor_of
+from mergers.sources.views import Prefix
 
 Config = Mapping[str, Any]
 

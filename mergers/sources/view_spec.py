@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from foundation.errors import ConfigError
 from foundation.hints import unknown
-from mergers.views import Expert, Identity, LanguageModel, Prefix, Rename, View
+from mergers.sources.views import Expert, Identity, LanguageModel, Prefix, Rename, View
 
 WORDS = {"identity": Identity, "language_model": LanguageModel}
 KINDS = {"expert": ("expert", "of"), "prefix": ("prefix",), "rename": ("rename",)}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from foundation.errors import InputError
 from mergers.checkpoints.header import FLOATS, ITEM_BYTES, LowRank, TensorEntry
-from mergers.layout import Region
+from mergers.engine.layout import Region
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from mergers.layout import OutputFile, WorkItem
+from mergers.engine.layout import OutputFile, WorkItem
 
 READ_BYTES = 1 << 20
 SYNC_BYTES = 256 << 20

@@ -16,16 +16,16 @@ from itertools import combinations
 from typing import TYPE_CHECKING, cast
 
 from foundation.errors import InputError
-from mergers.agreement import check_configs, check_cover, check_names, check_tensor, drop_tied_heads
 from mergers.checkpoints.header import FLOATS, TensorEntry
-from mergers.distance import Column, Distance, metrics_of
-from mergers.execute import Executor, InProcess, Meter, Progress, run_rounds, watched_part
-from mergers.groups import Group, group_of
-from mergers.layout import ITEM_OUTPUT_BYTES, Action, TensorPlan, WorkItem, cut_items
+from mergers.distances.groups import Group, group_of
+from mergers.distances.metrics import Column, Distance, metrics_of
+from mergers.engine.execute import Executor, InProcess, Meter, Progress, run_rounds, watched_part
+from mergers.engine.layout import ITEM_OUTPUT_BYTES, Action, TensorPlan, WorkItem, cut_items
 from mergers.merger import Merger
 from mergers.methods.threshold import BRACKET, SAMPLE_LOWER, SAMPLE_UPPER
-from mergers.names import modern, steps_of
-from mergers.view import Source, anchor_of, shared_by_experts, unify
+from mergers.sources.agreement import check_configs, check_cover, check_names, check_tensor, drop_tied_heads
+from mergers.sources.names import modern, steps_of
+from mergers.sources.source import Source, anchor_of, shared_by_experts, unify
 
 if TYPE_CHECKING:
     from mergers.merger import Array
@@ -77,7 +77,7 @@ class Distances:
         """The metrics of a pair over the tensors named, taken together, and the number of their `elements`."""
         import numpy as np
 
-        from mergers.rounds import exact_sum
+        from mergers.engine.rounds import exact_sum
 
         held = [self.sums[pair][name] for name in tensors]
         columns = np.stack(held).T if held else np.zeros((len(Column), 0))

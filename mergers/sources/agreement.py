@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from foundation.errors import ConfigError, InputError
 from mergers.checkpoints.header import FLOATS, TensorEntry
-from mergers.configs import check_configs, says_tied
-from mergers.names import HEADS, steps_of
-from mergers.view import Source, anchor_of, described
+from mergers.sources.configs import check_configs, says_tied
+from mergers.sources.names import HEADS, steps_of
+from mergers.sources.source import Source, anchor_of, described
 
 __all__ = ["check_configs", "check_cover", "check_names", "check_tensor", "drop_tied_heads"]
 
