@@ -1,4 +1,4 @@
-"""One merge without its process: planned and carried out in here, on threads or warm Ray actors, with or without the NaN gate.
+"""One merge without its process: planned and carried out in here, on processes or warm Ray actors, with or without the NaN gate.
 
     python -m benchmarks.alone workers DIRECTORY METHOD REPETITIONS
     python -m benchmarks.alone gate DIRECTORY METHOD REPETITIONS
@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,8 +21,8 @@ from typing import Any
 
 from benchmarks.contenders import METHODS, sources_of
 from benchmarks.contest import warm
-from mergers import InProcess, Merger, Plan, Source, WeightedAverage, execute, plan_merge, read_checkpoint
-from mergers.engine.execute import Executor
+from mergers import Executor, InProcess, Merger, Plan, Source, WeightedAverage, execute, plan_merge, read_checkpoint
+from mergers.engine.processes import Processes
 from mergers.methods.dare import DareTies
 from mergers.methods.slerp import Slerp
 from mergers.methods.task_arithmetic import TaskArithmetic
@@ -52,58 +53,18 @@ class Timed:
         self.seconds += time.monotonic() - began
 
 
-class Worker:
-    """What runs in such an actor: one torch thread, no state."""
-
-    def __init__(self) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-
-    def ready(self) -> None:
-        """Answers once the actor is up."""
-
-    def work(self, function: Any, item: Any) -> Any:
-        """One item's outcome."""
-        return function(item)
-
-
-class WarmActors:
-    """Ray actors that are up before they are asked to work."""
-
-    def __init__(self, count: int) -> None:
-        import ray
-
-        worker = ray.remote(num_cpus=0)(Worker)
-        self.pool = [worker.remote() for _ in range(count)]
-        ray.get([actor.ready.remote() for actor in self.pool])
-
-    def map(self, function: Any, items: Sequence[Any]) -> Iterator[Any]:
-        """The outcomes, in order of completion; an actor has one item in work and one ready."""
-        import ray
-
-        waiting = list(reversed(items))
-        running: dict[Any, Any] = {}
-        free = [actor for actor in self.pool for _ in range(2)]
-        while waiting or running:
-            while waiting and free:
-                actor = free.pop()
-                running[actor.work.remote(function, waiting.pop())] = actor
-            (ended,), _ = ray.wait(list(running), num_returns=1)
-            free.append(running.pop(ended))
-            yield ray.get(ended)
-
-
 def on_workers(directory: Path, method: str, repetitions: int) -> dict[str, Any]:
     """Kind and number of workers -> median seconds of the items, least of these, and median seconds of the whole `execute`.
 
     All take turns; the first turn is not counted.
     """
+    from pipeline.graph.actors import RayActors
     from pipeline.graph.cluster import connected
 
-    with connected(cpus=max(COUNTS)):
-        executors: dict[str, Executor] = {f"{count} threads": InProcess(count) for count in COUNTS}
-        executors |= {f"{count} actors": WarmActors(count) for count in COUNTS}
+    with ExitStack() as stack:
+        executors: dict[str, Executor] = {f"{count} processes": stack.enter_context(Processes(count)) for count in COUNTS}
+        stack.enter_context(connected(cpus=sum(COUNTS)))  # after the processes, which are forked
+        executors |= {f"{count} actors": stack.enter_context(RayActors(count)) for count in COUNTS}
         runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in executors}
         for repetition in range(repetitions + 1):
             for name, executor in executors.items():

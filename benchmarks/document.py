@@ -73,13 +73,13 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], li
     (
         "Workers",
         ("scaling",),
-        ("Seconds of the merge alone on workers that are up (threads of one process, or Ray actors), medians, all in turn.",),
+        ("Seconds of the merge alone on workers that are up (processes forked from one, or Ray actors), medians, all in turn.",),
         lambda data: tables.scaling_table(data["scaling"]),
     ),
     (
         "The NaN gate",
         ("gate",),
-        ("The same merge with and without `allow_nonfinite`, in turn, on one thread; the share is of these seconds.",),
+        ("The same merge with and without `allow_nonfinite`, in turn, in one process; the share is of these seconds.",),
         lambda data: tables.gate_table(data["gate"]),
     ),
     (
@@ -128,10 +128,11 @@ def parity_section(lines: list[str]) -> list[str]:
     return [
         "## The numbers against mergekit's",
         "",
-        "One small Llama-shaped model, the same configuration given to both (`dtype: float32`, `out_dtype` as shown). A last place is",
-        "the distance of neighbouring values of the output's dtype; what float32 sums may differ by (2^-20 of the tensor's largest",
-        'value) is taken off first. "Differ by choice" are elements where a method must choose among equals, and only those',
-        "(`benchmarks/choices.py` finds them from the sources); the columns behind it are about all others. Command: `make parity`.",
+        "One small Llama-shaped model, the same configuration given to mergekit 0.1.5 and to this project (`dtype: float32`, `out_dtype`",
+        "as shown). A last place is the distance of neighbouring values of the output's dtype; what float32 sums may differ by (2^-20 of",
+        'the tensor\'s largest value; 2^-18 for nuslerp and karcher, 2^-16 for sce) is taken off first. "Differ by choice" are elements',
+        "where a method must choose among equals (`benchmarks/choices.py` finds them from the sources); the columns behind it are about",
+        "all others. Command: `make parity`.",
         "",
         *lines,
     ]

@@ -19,6 +19,7 @@ from benchmarks.agreement import SUM_ERROR, Agreement, Excuse, compare, floats, 
 from benchmarks.checkpoints import CONFIG_DTYPES, SHAPES, Array, make_models
 from benchmarks.contenders import mergekit_bin
 from benchmarks.contest import environment, python
+from benchmarks.tables import percent
 from mergers.checkpoints.checkpoint import read_checkpoint
 
 MODELS = ("base", "a", "b", "c")
@@ -196,8 +197,3 @@ def table(rows: Sequence[Row]) -> list[str]:
             f"| {percent(full.equal)} | {percent(full.excused)} | {full.relative:.1e} | {why} |"
         )
     return lines
-
-
-def percent(share: float) -> str:
-    """A share, never rounded to all or nothing."""
-    return f"{share:.0%}" if share in (0, 1) else f"{min(max(share, 1e-5), 1 - 1e-5):.3%}"

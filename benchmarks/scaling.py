@@ -1,4 +1,4 @@
-"""Parts "scaling" and "gate": one merge on 1, 2 and 4 threads and Ray actors, alone and as whole processes; what the NaN gate costs."""
+"""Parts "scaling" and "gate": one merge on 1, 2 and 4 processes and Ray actors, alone and as whole processes; what the NaN gate costs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +14,7 @@ SCALED = ("linear", "ties")
 
 
 def measure_scaling(directory: Path, methods: Sequence[str], repetitions: int) -> dict[str, Any]:
-    """Threads and warm actors, merge alone; whole processes with `--actors`; plain copies with as many threads."""
+    """Processes and warm actors, merge alone; whole processes with `--actors`; plain copies with as many threads."""
     sources = sources_of(METHODS["linear"], directory)
     config = write_config(METHODS["linear"], directory)
     whole = [ours(config, directory / f"out-{count}", "--actors", str(count), name=f"{count} actors") for count in (0, *COUNTS)]

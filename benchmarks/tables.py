@@ -24,7 +24,7 @@ def methods_table(methods: Data, start: Data) -> list[str]:
         lines.append(
             f"| {name} | {span(mine)} | {mine['cpu']:.1f} | {gigabytes(mine['anonymous'])} | {span(theirs)} | {theirs['cpu']:.1f} | "
             f"{gigabytes(theirs['anonymous'])} | **{theirs['wall'] / mine['wall']:.1f}×** | {without_imports(mine, theirs, start)} | "
-            f"{format(agreement['equal'], '.1%') if agreement else 'random'} | `{found['options']}` |"
+            f"{percent(agreement['equal']) if agreement else 'random'} | `{found['options']}` |"
         )
     return lines
 
@@ -48,7 +48,7 @@ def floor_table(linear: Data, start: Data) -> list[str]:
     for name, run in linear["runs"].items():
         if name not in ("mergeline", "mergekit"):
             alone = mine["wall"] - start[OUR_IMPORTS]["wall"]
-            ratios = f"{mine['wall'] / run['wall']:.2f}× | {alone / run['wall']:.2f}×"
+            ratios = f"{mine['wall'] / run['wall']:.2f}× | {format(alone / run['wall'], '.2f') + '×' if alone >= TELLING else '–'}"
             lines.append(f"| {name} | {span(run)} | {run['cpu']:.2f} | {ratios} |")
     return lines
 
@@ -60,14 +60,14 @@ def scaling_table(scaling: Data) -> list[str]:
         for part, words in (("items", "merging"), ("execute", "with layout, flush and SHA-256")):
             lines += [
                 scaling_row(f"{method}, {kind}, {words}", [found[f"{count} {kind}"][part] for count in (1, 2, 4)])
-                for kind in ("threads", "actors")
+                for kind in ("processes", "actors")
             ]
     copies = list(scaling["copies"].values())
     lines.append(scaling_row("plain reads and writes of the linear merge's bytes, threads", [run["wall"] for run in copies]))
     whole = [scaling["whole"][f"{count} actors"]["wall"] for count in (1, 2, 4)]
     lines.append(scaling_row("linear, whole process that starts Ray and ends it, actors", whole))
     zero = scaling["whole"]["0 actors"]["wall"]
-    return [*lines, "", f"The same whole process with `--actors 0` (no Ray, threads): {zero:.2f} s."]
+    return [*lines, "", f"The same whole process with `--actors 0` (no Ray, processes): {zero:.2f} s."]
 
 
 def scaling_row(name: str, seconds: list[float]) -> str:
@@ -112,6 +112,11 @@ def planning_table(planning: Data) -> list[str]:
 def span(run: Data) -> str:
     """Median, and in brackets least and most."""
     return f"{run['wall']:.2f} ({run['wall_least']:.2f}–{run['wall_most']:.2f})"
+
+
+def percent(share: float) -> str:
+    """A share, never rounded to all or nothing."""
+    return f"{share:.0%}" if share in (0, 1) else f"{min(max(share, 1e-5), 1 - 1e-5):.3%}"
 
 
 def gigabytes(count: int) -> str:

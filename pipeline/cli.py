@@ -109,8 +109,8 @@ def merge(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The directory to write; must not hold anything yet.")] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be read and written, and do nothing.")] = False,
-    actors: Annotated[int, typer.Option(help="Ray actors to spread the merge over; 0 = in this process.", min=0)] = 0,
-    threads: Annotated[int | None, typer.Option(help="Threads in this process (default: the processors, at most 8).", min=1)] = None,
+    actors: Annotated[int, typer.Option(help="Ray actors to spread the merge over; 0 = no Ray.", min=0)] = 0,
+    processes: Annotated[int | None, typer.Option(help="Processes, without Ray (default: the processors, at most 8).", min=1)] = None,
     device: Annotated[str, typer.Option(help="What computes: cpu or cuda.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="Write bfloat16, float16, float32 or float64 (default: as it was).")] = None,
     max_shard_size: Annotated[str | None, typer.Option(help="Largest file, e.g. 5GB.")] = None,
@@ -133,7 +133,7 @@ def merge(
     place = output_of(out, output)
     check_place(place.absolute(), "--output")
     changes = changes_of(dtype, max_shard_size, {"partial": partial, "allow_pickle": allow_pickle, "allow_nonfinite": allow_nonfinite})
-    ways = Ways(place, actors, threads, device, replace, plan_only, verbose)
+    ways = Ways(place, actors, processes, device, replace, plan_only, verbose)
     if config is not None:
         merge_file(config, settings or [], changes, ways, Console())
     else:
@@ -147,7 +147,7 @@ def distance(
     experts: Annotated[list[str] | None, typer.Option(metavar="E E ...", help="Compare the experts inside one checkpoint.")] = None,
     density: Annotated[float, typer.Option(help="The share of the largest changes that truncated SSD keeps.")] = 0.2,
     output: Annotated[Path | None, typer.Option(help="Write tables and heat maps here.")] = None,
-    actors: Annotated[int, typer.Option(help="Ray actors to spread the reading over; 0 = in this process.", min=0)] = 0,
+    actors: Annotated[int, typer.Option(help="Ray actors to spread the reading over; 0 = no Ray.", min=0)] = 0,
     partial: Annotated[bool, typer.Option("--partial", help="Compare the tensors that both of a pair hold.")] = False,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Read .bin and .ckpt files, as tensors only.")] = False,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Log a run, tables and heat maps included.")] = False,

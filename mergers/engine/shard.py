@@ -164,17 +164,21 @@ def same_bytes(first: Tensor, second: Tensor) -> bool:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite: both pass through a minimum and maximum, which cost a tenth of testing each element."""
+    """Whether no element of a flat tensor is NaN or infinite, told by the largest bit patterns: those of NaN and infinity lie above all
+    others, seen as signed integers where the sign is +, as unsigned ones where it is -. Two looks cost less than one at the values."""
     import torch
 
-    low, high = torch.aminmax(tensor)
-    return math.isfinite(low.item()) and math.isfinite(high.item())
+    signed = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    infinity = int(torch.tensor(math.inf, dtype=tensor.dtype).view(signed))
+    bits = tensor.cpu().view(signed).numpy()
+    sign = 1 << 8 * bits.itemsize - 1
+    return not len(bits) or bool(bits.max() < infinity and bits.view(f"u{bits.itemsize}").max() < sign + infinity)
 
 
 def count_nonfinite(item: WorkItem, piece: Piece, values: list[Tensor]) -> Nonfinite:
     """How many values are not finite in each source of a block, and in the base."""
     where = [f"source '{item.sources[position]}'" for position in piece.tensor.positions] + ["the base"]
-    broken = ((place, value) for place, value in zip(where, values, strict=False) if value.numel() and not is_finite(value))
+    broken = ((place, value) for place, value in zip(where, values, strict=False) if not is_finite(value))
     return Counter({(piece.tensor.name, place): int((~value.isfinite()).sum()) for place, value in broken})
 
 

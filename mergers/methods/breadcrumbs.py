@@ -13,14 +13,15 @@ takes their sum, unless told to.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from foundation.errors import ConfigError
 from mergers.merger import Inputs
 from mergers.methods.deltas import deltas
-from mergers.methods.sparse import SparseMethod, check_fraction
-from mergers.methods.threshold import ROUNDS, count, drop_above, drop_below, find, keep_band
+from mergers.methods.sparse import ThresholdMethod, at, by_source, check_fractions
+from mergers.methods.threshold import drop_above, drop_below, find, keep_band
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,51 +33,43 @@ SUM_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Breadcrumbs(SparseMethod):
+class Breadcrumbs(ThresholdMethod):
     """b + scale * sum_i w_i m_i d_i, with `normalize` divided by sum_i w_i; masks per tensor. Counting rounds unless all is kept."""
 
-    density: float = 0.9
-    outliers: float = 0.01
+    density: float | tuple[float, ...] = 0.9
+    outliers: float | tuple[float, ...] = 0.01
     weights: tuple[float, ...] | None = None
     scale: float = 1.0
     normalize: bool = False
 
-    @property
-    def rounds(self) -> int:
-        """Those that find each source's largest and smallest change to keep; none if everything is kept."""
-        return 0 if self.density == 1 else ROUNDS
+    def check_sparsity(self, source_names: Sequence[str]) -> None:
+        """Raise ConfigError unless 0 < density, 0 <= outliers and density + outliers <= 1, each one for all sources or one per source."""
+        check_fractions("density", self.density, source_names, "the share of each source's changes to keep")
+        check_fractions("outliers", self.outliers, source_names, "the share of largest changes to drop", zero=True)
+        for whose, (density, outliers) in by_source(source_names, self.density, self.outliers):
+            if density + outliers > 1 + SUM_TOLERANCE:
+                raise ConfigError(
+                    f"density {density} and outliers {outliers}{whose} sum to {density + outliers:.6g}; what is kept and what is dropped "
+                    f"at the top are shares of one tensor: lower density to {1 - outliers:.6g}, or outliers"
+                )
 
-    def check_sparsity(self) -> None:
-        """Raise ConfigError unless 0 < density, 0 <= outliers and density + outliers <= 1."""
-        check_fraction("density", self.density, "the share of each source's changes to keep")
-        check_fraction("outliers", self.outliers, "the share of largest changes to drop", zero=True)
-        if self.density + self.outliers > 1 + SUM_TOLERANCE:
-            raise ConfigError(
-                f"density {self.density} and outliers {self.outliers} sum to {self.density + self.outliers:.6g}; what is kept and what is "
-                f"dropped at the top are shares of one tensor: lower density to {1 - self.outliers:.6g}, or outliers"
-            )
-
-    @property
-    def kept(self) -> str:
+    def kept(self, position: int) -> str:
         """The share kept."""
-        return f"{self.density:.4g} of its changes in each tensor, below the largest {self.outliers:.4g}"
-
-    def observe(self, round_number: int, inputs: Inputs) -> Array:
-        """How many changes of each source have which magnitude."""
-        return count(round_number, deltas(inputs), inputs.known)
+        return f"{at(self.density, position):.4g} of its changes in each tensor, below the largest {at(self.outliers, position):.4g}"
 
     def summarize(self, round_number: int, total: Array, known: Array | None) -> Array:
         """The magnitudes of the largest and of the smallest change to keep; float32 [sources, 2] once they are found."""
-        return find(round_number, total, known, keep_band(self.density, self.outliers))
+        return find(round_number, total, known, [keep_band(at(self.density, row), at(self.outliers, row)) for row in range(len(total))])
 
     def merge(self, inputs: Inputs) -> Tensor:
         """The merged piece."""
-        if inputs.known is None:
+        found = self.thresholds(inputs)
+        if found is None:
             return self.merge_whole(inputs)
         changes = []
-        for change, (most, least) in zip(deltas(inputs), inputs.known.tolist(), strict=True):
+        for position, change, (most, least) in zip(inputs.positions, deltas(inputs), found, strict=True):
             above = drop_below(change, least)
-            changes.append(drop_above(above, most) if self.outliers > 0 else above)
+            changes.append(drop_above(above, most) if at(self.density, position) != 1 and at(self.outliers, position) > 0 else above)
         return self.combine(inputs, changes)
 
 

@@ -9,11 +9,12 @@ where few large ones carry the norm. With `rescale: false` the kept changes stay
 those that agree, as TIES does; mergekit's dare_ties takes their sum unless told to normalize.
 
 Masks are addressed by (seed, source name, tensor name, block), see `draws.py`: independent of workers, order, and of the other sources.
-At density 1 nothing is drawn and `DareLinear` is task arithmetic to the bit.
+Of a source of density 1 nothing is drawn; where all are, `DareLinear` is task arithmetic to the bit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,7 +22,7 @@ from foundation.errors import ConfigError
 from mergers.merger import Inputs
 from mergers.methods.deltas import deltas
 from mergers.methods.draws import LEVELS, block_draws, keep_mask, level_of
-from mergers.methods.sparse import SparseMethod, check_fraction
+from mergers.methods.sparse import SparseMethod, at, by_source, check_fractions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,35 +32,39 @@ if TYPE_CHECKING:
 class DareLinear(SparseMethod):
     """b + scale * sum_i w_i m_i d_i / density, with `normalize` divided by sum_i w_i. Elementwise, no counting rounds."""
 
-    density: float
+    density: float | tuple[float, ...]
     weights: tuple[float, ...] | None = None
     scale: float = 1.0
     seed: int = 0
     normalize: bool = False
     rescale: bool = True
 
-    def check_sparsity(self) -> None:
-        """Raise ConfigError unless 0 < density <= 1, also when taken to a multiple of 2^-16."""
-        check_fraction("density", self.density, "the probability that a change is kept")
-        if level_of(self.density) == 0:
-            raise ConfigError(
-                f"density is {self.density}, which is 0 as a multiple of 2^-16: nothing would be kept; give at least {1 / LEVELS}"
-            )
+    def check_sparsity(self, source_names: Sequence[str]) -> None:
+        """Raise ConfigError unless 0 < density <= 1, also when taken to a multiple of 2^-16, one for all sources or one per source."""
+        check_fractions("density", self.density, source_names, "the probability that a change is kept")
+        for whose, (density,) in by_source(source_names, self.density):
+            if level_of(density) == 0:
+                raise ConfigError(
+                    f"density{whose} is {density}, which is 0 as a multiple of 2^-16: nothing would be kept; give at least {1 / LEVELS}"
+                )
 
-    @property
-    def kept(self) -> str:
+    def kept(self, position: int) -> str:
         """The share kept."""
-        return f"{self.density:.4g} of its changes at random (seed {self.seed})"
+        return f"{at(self.density, position):.4g} of its changes at random (seed {self.seed})"
 
     def merge(self, inputs: Inputs) -> Tensor:
-        """The merged piece."""
-        level = level_of(self.density)
-        if level == LEVELS:
+        """The merged piece. A density that the sources share is divided out of the sum, others out of each source's changes."""
+        levels = [level_of(at(self.density, position)) for position in inputs.positions]
+        if all(level == LEVELS for level in levels):
             return self.merge_whole(inputs)
+        shared = len(set(levels)) == 1
         changes = deltas(inputs)
-        for index, change in enumerate(changes):
-            change *= keep_mask(block_draws(self.seed, inputs, index), level, change.dtype)
-        return self.combine(inputs, changes, LEVELS / level if self.rescale else 1.0)
+        for index, (change, level) in enumerate(zip(changes, levels, strict=True)):
+            if level < LEVELS:
+                change *= keep_mask(block_draws(self.seed, inputs, index), level, change.dtype)
+                if self.rescale and not shared:
+                    change *= LEVELS / level
+        return self.combine(inputs, changes, LEVELS / levels[0] if self.rescale and shared else 1.0)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ Consensus:  b + scale * the disjoint merge of `deltas.py`  (mean of those that a
 
 Weights say how much a source's changes count; they need not sum to 1. A source of weight 0 takes no part. In a linear sum a negative weight
 takes a source's changes out (task negation); where signs are elected, or a mean is taken, it has no meaning and is refused.
+
+How much of a source's changes is kept may be one number for all sources, or one per source in config order. Of a source of density 1
+nothing is dropped.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from foundation.errors import ConfigError
 from mergers.merger import Inputs, Method, Need
 from mergers.methods.deltas import add_consensus, add_task_vectors, base_of, deltas
 from mergers.methods.task_arithmetic import TaskArithmetic, normalized
-from mergers.methods.threshold import needs, watches
+from mergers.methods.threshold import ROUNDS, count, needs, watches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,29 +47,20 @@ class SparseMethod(Method):
             raise ConfigError(f"scale is {self.scale}; it multiplies the merged changes and must be a finite number, e.g. 1.0")
         if self.weights is not None:
             check_delta_weights(self.weights, source_names, negative=not (self.consensus or self.normalize))
-        self.check_sparsity()
+        self.check_sparsity(source_names)
 
-    def check_sparsity(self) -> None:
-        """Raise ConfigError unless the hyperparameters of thinning out make sense."""
+    def check_sparsity(self, source_names: Sequence[str]) -> None:
+        """Raise ConfigError unless the hyperparameters of thinning out make sense and fit these sources."""
         raise RuntimeError(f"{type(self).__name__} does not say how it thins out")
 
-    @property
-    def kept(self) -> str:
-        """Which part of a source's changes takes part, in a few words."""
+    def kept(self, position: int) -> str:
+        """Which part of the changes of the source at `position` takes part, in a few words."""
         raise RuntimeError(f"{type(self).__name__} does not say what it keeps")
 
     def roles(self, source_names: Sequence[str]) -> tuple[str, ...]:
         """The weight of each source and what is kept of it, in words."""
         weights = self.weights or (1.0,) * len(source_names)
-        return tuple(f"weight {weight:.6g}, {self.kept}" for weight in weights)
-
-    def watches(self, round_number: int, block_number: int) -> bool:
-        """Whether a round looks at a block: those that find thresholds begin with a sample."""
-        return watches(round_number, block_number)
-
-    def needs(self, round_number: int, known: Array | None) -> bool:
-        """Whether the thresholds are still to be found."""
-        return needs(round_number, known)
+        return tuple(f"weight {weight:.6g}, {self.kept(position)}" for position, weight in enumerate(weights))
 
     def combine(self, inputs: Inputs, changes: Sequence[Tensor], factor: float = 1.0) -> Tensor:
         """The base plus the thinned-out deltas, `factor` times as large: their common rescaling. They may be used up."""
@@ -86,6 +80,61 @@ class SparseMethod(Method):
         return TaskArithmetic(self.weights, self.scale, self.normalize).merge(inputs)
 
 
+class ThresholdMethod(SparseMethod):
+    """A method that drops changes by their magnitude. Counting rounds find the magnitudes at which it does: row i of what is counted and
+    known belongs to source i of the config, and is empty, its magnitudes 0, for a source that lacks the tensor or of which all is kept."""
+
+    density: float | tuple[float, ...]
+
+    @property
+    def rounds(self) -> int:
+        """Those that find each source's thresholds; none if everything is kept."""
+        return ROUNDS if any(density != 1 for density in entries(self.density)) else 0
+
+    def watches(self, round_number: int, block_number: int) -> bool:
+        """Whether a round looks at a block: those that find thresholds begin with a sample."""
+        return watches(round_number, block_number)
+
+    def needs(self, round_number: int, known: Array | None) -> bool:
+        """Whether the thresholds are still to be found."""
+        return needs(round_number, known)
+
+    def observe(self, round_number: int, inputs: Inputs) -> Array:
+        """How many changes of each source have which magnitude, in a row for each source up to the last that holds the tensor."""
+        changes = deltas(inputs)
+        rows = [changes[0][:0]] * (inputs.positions[-1] + 1)
+        for position, change in zip(inputs.positions, changes, strict=True):
+            if at(self.density, position) != 1:
+                rows[position] = change
+        return count(round_number, rows, None if inputs.known is None else inputs.known[: len(rows)])
+
+    def thresholds(self, inputs: Inputs) -> list[list[float]] | None:
+        """What was found for each source in `inputs`; None if nothing of them is dropped."""
+        if all(at(self.density, position) == 1 for position in inputs.positions):
+            return None
+        if inputs.known is None:
+            raise RuntimeError(f"tensor '{inputs.name}' has come without its thresholds; {type(self).__name__} needs its counting rounds")
+        found: list[list[float]] = inputs.known[list(inputs.positions)].tolist()
+        return found
+
+
+def entries(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    """The numbers in a hyperparameter: one for all sources, or one per source."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def at(value: float | tuple[float, ...], position: int) -> float:
+    """The number that counts for the source at `position`."""
+    return value[position] if isinstance(value, tuple) else value
+
+
+def by_source(source_names: Sequence[str], *values: float | tuple[float, ...]) -> list[tuple[str, list[float]]]:
+    """For each source, or once where every value is one for all: whose the values are (" of 'math'", or nothing), and the values."""
+    if not any(isinstance(value, tuple) for value in values):
+        return [("", [at(value, 0) for value in values])]
+    return [(f" of '{name}'", [at(value, position) for value in values]) for position, name in enumerate(source_names)]
+
+
 def check_delta_weights(weights: Sequence[float], source_names: Sequence[str], negative: bool) -> None:
     """Raise ConfigError unless `weights` are one per source, finite, not all 0, and not below 0 unless `negative` ones are allowed."""
     if len(weights) != len(source_names):
@@ -100,6 +149,17 @@ def check_delta_weights(weights: Sequence[float], source_names: Sequence[str], n
             )
     if not any(weights):
         raise ConfigError(f"all weights are 0 ({', '.join(source_names)}), so the result would be the base; give a source weight")
+
+
+def check_fractions(name: str, value: float | tuple[float, ...], source_names: Sequence[str], meaning: str, zero: bool = False) -> None:
+    """Raise ConfigError unless `value` is one number or one per source, each as `check_fraction` wants it."""
+    if isinstance(value, tuple) and len(value) != len(source_names):
+        raise ConfigError(
+            f"{len(value)} values of {name} for {len(source_names)} sources ({', '.join(source_names)}); give one number for all, or one "
+            "per source"
+        )
+    for whose, (each,) in by_source(source_names, value):
+        check_fraction(name + whose, each, meaning, zero)
 
 
 def check_fraction(name: str, value: float, meaning: str, zero: bool = False) -> None:

@@ -54,15 +54,18 @@ def count(round_number: int, values: Sequence[Tensor], known: Array | None) -> A
     return bracket_counts(values, known[..., 0]) if round_number == BRACKET else lower_counts(values, known[..., 0])
 
 
-def find(round_number: int, total: Array, known: Array | None, ranks: Ranks) -> Array:
+def find(round_number: int, total: Array, known: Array | None, ranks: Ranks | Sequence[Ranks]) -> Array:
     """What the counts tell: float32 [values, ranks], the magnitudes of those ranks, once they are found. Before that int64 [values, ranks,
-    2], the bin of each rank and the rank within it, or [values, ranks, 1], the first bit pattern of each bracket."""
+    2], the bin of each rank and the rank within it, or [values, ranks, 1], the first bit pattern of each bracket. `ranks` are the same for
+    all values, or one for each; where there is nothing to count the magnitudes are 0."""
+    wanted = [ranks] * len(total) if callable(ranks) else ranks
     if round_number in (SAMPLE_UPPER, UPPER):
-        return np.array([[place(counts, rank) for rank in ranks(int(counts.sum()))] for counts in total], dtype=np.int64)
+        found = [[place(counts, rank) for rank in of(int(counts.sum()))] for counts, of in zip(total, wanted, strict=True)]
+        return np.array(found, dtype=np.int64)
     if known is None:
         raise RuntimeError("a second counting round needs what the first has found")
     if round_number == BRACKET:
-        return find_inside(total, known, ranks)
+        return find_inside(total, known, wanted)
     lower = [
         [place(counts, rank)[0] for counts, (_, rank) in zip(tables, row, strict=True)] for tables, row in zip(total, known, strict=True)
     ]
@@ -70,16 +73,17 @@ def find(round_number: int, total: Array, known: Array | None, ranks: Ranks) -> 
     return magnitude_of(bits) if round_number == LOWER else np.maximum(0, bits - LOWER_BINS // 2)[..., None]
 
 
-def find_inside(total: Array, starts: Array, ranks: Ranks) -> Array:
+def find_inside(total: Array, starts: Array, ranks: Sequence[Ranks]) -> Array:
     """The magnitudes of the ranks if all lie in their brackets, else the brackets again."""
     found = np.zeros(starts.shape[:2], dtype=np.int64)
-    for place_of, table in zip(np.ndindex(found.shape), total.reshape(-1, LOWER_BINS + 2), strict=True):
-        inside, above = table[:LOWER_BINS], table[LOWER_BINS]
-        rank = ranks(int(table.sum()))[place_of[1]] - above
-        if not 0 < rank <= inside.sum():
+    for row, column in np.ndindex(found.shape):
+        table = total[row, column]
+        inside, above, every = table[:LOWER_BINS], table[LOWER_BINS], int(table.sum())
+        rank = ranks[row](every)[column] - above
+        if every and not 0 < rank <= inside.sum():
             return starts
-        found[place_of] = place(inside, rank)[0]
-    return magnitude_of(found + starts[..., 0])
+        found[row, column] = starts[row, column, 0] + place(inside, rank)[0]
+    return magnitude_of(found)
 
 
 def magnitude_of(bits: Array) -> Array:
@@ -151,7 +155,7 @@ def keep_band(density: float, outliers: float) -> Ranks:
 
     def ranks(n: int) -> tuple[int, int]:
         kept = max(1, int(density * n))
-        dropped = min(int(outliers * n), n - kept)
+        dropped = max(0, min(int(outliers * n), n - kept))
         return dropped + 1, dropped + kept
 
     return ranks

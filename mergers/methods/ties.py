@@ -5,7 +5,7 @@
 3. Disjoint merge: m = the mean of the kept d_i whose sign is the elected one, weighted by w_i.   Result: b + scale * m.
 
 `Ties` trims over the whole task vector, as the paper does: one threshold per source for all its tensors. `TiesPerTensor` trims each tensor
-by itself, as mergekit and PEFT do.
+by itself, as mergekit and PEFT do. `density` may differ between sources, as in mergekit.
 
 Of n elements floor(density * n) are kept (at least 1), and with them all others of the same magnitude as the last; mergekit keeps an
 arbitrary choice of those, by the order a sort leaves them in. The paper has no weights (all 1), and always takes the mean; weights and
@@ -16,15 +16,14 @@ result, but in float32 and rounded once, where mergekit computes in the dtype of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from mergers.merger import Inputs
 from mergers.methods.deltas import deltas
-from mergers.methods.sparse import SparseMethod, check_fraction
-from mergers.methods.threshold import ROUNDS, count, drop_below, find, keep_largest
+from mergers.methods.sparse import ThresholdMethod, at, check_fractions
+from mergers.methods.threshold import drop_below, find, keep_largest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +32,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ties(SparseMethod):
+class Ties(ThresholdMethod):
     """b + scale * disjoint mean of the trimmed task vectors; trimmed over the whole model. Counting rounds unless density is 1."""
 
-    density: float = 0.2
+    density: float | tuple[float, ...] = 0.2
     weights: tuple[float, ...] | None = None
     scale: float = 1.0
     normalize: bool = True
@@ -44,49 +43,24 @@ class Ties(SparseMethod):
     pooled: ClassVar[bool] = True
     consensus: ClassVar[bool] = True
 
-    @property
-    def rounds(self) -> int:
-        """Those that find each source's threshold; none if everything is kept."""
-        return 0 if self.density == 1 else ROUNDS
+    def check_sparsity(self, source_names: Sequence[str]) -> None:
+        """Raise ConfigError unless 0 < density <= 1, one for all sources or one per source."""
+        check_fractions("density", self.density, source_names, "the share of each source's changes to keep, largest first,")
 
-    def check_sparsity(self) -> None:
-        """Raise ConfigError unless 0 < density <= 1."""
-        check_fraction("density", self.density, "the share of each source's changes to keep, largest first,")
-
-    @property
-    def kept(self) -> str:
+    def kept(self, position: int) -> str:
         """The share kept."""
-        return f"largest {self.density:.4g} of its changes in {'the model' if self.pooled else 'each tensor'}"
-
-    def observe(self, round_number: int, inputs: Inputs) -> Array:
-        """How many changes of each source have which magnitude."""
-        counts = count(round_number, deltas(inputs), self.known_of(inputs))
-        return by_position(counts, inputs.positions) if self.pooled else counts
+        return f"largest {at(self.density, position):.4g} of its changes in {'the model' if self.pooled else 'each tensor'}"
 
     def summarize(self, round_number: int, total: Array, known: Array | None) -> Array:
         """The magnitude of the smallest change to keep, of each source; float32 [sources, 1] once it is found."""
-        return find(round_number, total, known, keep_largest(self.density))
+        return find(round_number, total, known, [keep_largest(at(self.density, row)) for row in range(len(total))])
 
     def merge(self, inputs: Inputs) -> Tensor:
         """The merged piece."""
-        known = self.known_of(inputs)
-        if known is None:
+        found = self.thresholds(inputs)
+        if found is None:
             return self.merge_whole(inputs)
-        return self.combine(inputs, [drop_below(change, least) for change, (least,) in zip(deltas(inputs), known.tolist(), strict=True)])
-
-    def known_of(self, inputs: Inputs) -> Array | None:
-        """What is known of the sources in `inputs`: where all tensors share a round, its rows are the sources of the config."""
-        return inputs.known if inputs.known is None or not self.pooled else inputs.known[list(inputs.positions)]
-
-
-def by_position(counts: Array, positions: tuple[int, ...]) -> Array:
-    """Counts with a row for each source of the config, up to the last that holds the tensor: so that those of tensors which some sources
-    lack can be added to the others'."""
-    if positions == tuple(range(len(counts))):
-        return counts
-    rows = np.zeros((positions[-1] + 1, *counts.shape[1:]), dtype=np.int64)
-    rows[list(positions)] = counts
-    return rows
+        return self.combine(inputs, [drop_below(change, least) for change, (least,) in zip(deltas(inputs), found, strict=True)])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`distance`: how far checkpoints are apart, all pairs, by layer and part and in all; of weights, or of task vectors given a base."""
 
 from contextlib import ExitStack
+from math import ceil
 from pathlib import Path
 
 from rich.console import Console
@@ -9,14 +10,15 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 
 from foundation.errors import ConfigError
-from mergers import InProcess, Source
+from mergers import Source
 from mergers.checkpoints.resolve import open_source
 from mergers.distances.groups import Group
 from mergers.distances.measure import Distances, Metrics, Pair, measure
 from mergers.distances.metrics import METRICS, Distance
+from mergers.engine.layout import ITEM_OUTPUT_BYTES
 from mergers.sources.source import Expert
+from pipeline.command.workers import hire
 
-IN_PROCESS_THREADS = 4
 MOST_ROWS = 40
 """Groups shown on the terminal; of more, those that are furthest apart."""
 COLUMNS = {
@@ -58,11 +60,7 @@ def measure_distance(
 
         uri = tracking_uri(None, workspace)
     with ExitStack() as stack:
-        if actors:
-            from pipeline.graph.actors import RayActors
-            from pipeline.graph.cluster import connected
-
-            stack.enter_context(connected())
+        executor = hire(stack, ceil(sources[0].checkpoint.nbytes / ITEM_OUTPUT_BYTES), actors, None)
         bar = stack.enter_context(_bar(console))
         task = bar.add_task("", total=None)
         found = measure(
@@ -70,7 +68,7 @@ def measure_distance(
             below,
             density=density,
             partial=partial,
-            executor=stack.enter_context(RayActors(actors)) if actors else InProcess(IN_PROCESS_THREADS),
+            executor=executor,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     show(found, console)

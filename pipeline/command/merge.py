@@ -1,6 +1,5 @@
 """`merge`: any merge from a file or from options of the command line, planned, carried out on Ray actors or in this process, and told."""
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,11 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from foundation.errors import ConfigError, MergelineError
-from mergers import Executor, InProcess, MergeResult, Plan, WeightedAverage, WiseFT, execute, method_name
+from mergers import MergeResult, Plan, WeightedAverage, WiseFT, execute, method_name
+from pipeline.command.workers import hire
 from pipeline.config.merge_request import MergeRequest, open_request
 from pipeline.config.merge_source import request_from_file, request_from_options
 
-MOST_THREADS = 8
 """Threads of a merge in this process, if there are as many processors: beyond them the disk is the limit."""
 OPTIONS = {
     "fix its view, or set partial: true": "add --partial",
@@ -32,7 +31,7 @@ class Ways:
 
     output: Path
     actors: int = 0
-    threads: int | None = None
+    processes: int | None = None
     device: str = "cpu"
     replace: bool = False
     plan_only: bool = False
@@ -88,13 +87,7 @@ def carry_out(request: MergeRequest, ways: Ways, words: dict[str, str], console:
 def executed(plan: Plan, ways: Ways, console: Console) -> MergeResult:
     """The merge done, on actors or in this process, with a progress bar."""
     with ExitStack() as stack:
-        executor: Executor = InProcess(ways.threads or min(MOST_THREADS, len(os.sched_getaffinity(0))))
-        if ways.actors:
-            from pipeline.graph.actors import RayActors
-            from pipeline.graph.cluster import connected
-
-            stack.enter_context(connected())
-            executor = stack.enter_context(RayActors(ways.actors, gpus=0 if ways.device == "cpu" else 1))
+        executor = hire(stack, len(plan.items), ways.actors, ways.processes, ways.device)
         bar = stack.enter_context(progress_bar(console))
         task = bar.add_task("", total=plan.bytes_to_move)
         return execute(plan, executor, lambda done, total: bar.update(task, completed=done), ways.device)

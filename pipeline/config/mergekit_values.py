@@ -26,7 +26,7 @@ def values_of(file: YamlFile, name: str, method: Shared, sources: Sequence[Entry
             values[option.ours] = chosen
     for parameter, option in method.each.items():
         each = tuple(number_at(file, source.scopes, parameter, option, name) for source in sources)
-        values[option.ours] = for_sources(file, method, parameter, option, each, sources)
+        values[option.ours] = each[0] if knobs_of(method.ours)[option.ours].both and len(set(each)) == 1 else each
     if method.scaled is None or not switch_at(file, outer, method.scaled, method.whole[method.scaled], name, scaled=True):
         return values, ()
     if any(isinstance(weight, Schedule) for weight in values["weights"]):
@@ -35,28 +35,6 @@ def values_of(file: YamlFile, name: str, method: Shared, sources: Sequence[Entry
     if not total > 0:
         raise file.error(("parameters",), f"the weights sum to {total:g} and cannot be scaled to sum to 1; give weights above 0")
     return values | {"weights": tuple(weight / total for weight in values["weights"])}, ()
-
-
-def for_sources(
-    file: YamlFile, method: Shared, parameter: str, option: Number, each: tuple[float | Schedule, ...], sources: Sequence[Entry]
-) -> Any:
-    """One value per source, or one for all where our method has only one."""
-    knob = knobs_of(method.ours)[option.ours]
-    if knob.singular != knob.name or (knob.both and len(set(each)) > 1):
-        return each
-    for source, value in zip(sources, each, strict=True):
-        if value != each[0]:
-            raise file.error(
-                (*source.own, parameter),
-                f"{parameter} is {told(value)} for '{source.text}' and {told(each[0])} for '{sources[0].text}'; {method.ours} has one for "
-                "all sources: give it once, under parameters",
-            )
-    return each[0]
-
-
-def told(value: float | Schedule) -> str:
-    """A value in a message."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def number_at(file: YamlFile, scopes: Sequence[Place], parameter: str, option: Number, method: str) -> float | Schedule:

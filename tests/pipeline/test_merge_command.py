@@ -62,7 +62,7 @@ def test_a_file_is_merged_as_it_says(command: Command, here: Path) -> None:
     (here / "m.yaml").write_text(
         "method: task_arithmetic\nbase: base\nsources:\n  a: a\n  b: b\nweights: [1, -1]\nscale: {'*.mlp.*': [0, 1], '*': 0.5}\n"
     )
-    told = command("merge", "--config", "m.yaml", "out", "--threads", "2")
+    told = command("merge", "--config", "m.yaml", "out", "--processes", "2")
     assert told.code == 0, told.said
     assert "out = task_arithmetic of a, b, base base" in told.out
     assert "next: python -m pipeline evaluate out" in told.out
@@ -149,7 +149,7 @@ def test_nonfinite_weights_pass_only_where_allowed(command: Command, here: Path)
         (["--config", "m.yaml", "out", "--set"], "Option '--set' requires an argument"),
         (["--config", "m.yaml", "out", "--dtype", "fp8"], "--dtype: unknown dtype 'fp8'"),
         (["--config", "m.yaml", "out", "--max-shard-size", "big"], "--max-shard-size is 'big'; give bytes, e.g. 5GB"),
-        (["--config", "m.yaml", "out", "--threads", "0"], "Invalid value for '--threads'"),
+        (["--config", "m.yaml", "out", "--processes", "0"], "Invalid value for '--processes'"),
         (["--method", "teis", "--checkpoints", "a", "b", "--output", "out"], "--method: unknown merge method 'teis'; did you mean 'ties'?"),
         (["--method", "ties", "--checkpoints", "a", "b", "--output", "out"], "name one with --base"),
         (["--method", "wise_ft", "--checkpoints", "a", "b", "--alphas", "1", "0", "--output", "out"], "what it takes: --set alpha=..."),

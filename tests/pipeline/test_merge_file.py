@@ -90,7 +90,7 @@ def test_every_method_can_be_asked_for(asked: Asked, method: str) -> None:
     request = asked(f"method: {method}\nbase: base\nsources: {{{names[0]}: a, {names[1]}: b}}\n{own}")
     assert type(request.merger) is MERGERS[method]
     request.check()
-    assert {knob.name for knob in knobs if knob.varies is Varies.SOURCES} <= {"weights", "density"}
+    assert {knob.name for knob in knobs if knob.varies is Varies.SOURCES} <= {"weights", "density", "outliers", "spread"}
 
 
 # What is refused

@@ -77,10 +77,6 @@ def delta(method: str, own: str = "", whole: str = "") -> str:
         (delta("ties") + "tokenizer: {pad_to_multiple_of: 6.4}\n", "m.yml:7: pad_to_multiple_of is 6.4; give a whole number"),
         (delta("ties") + "tokenizer_source: c\n", "m.yml:7: tokenizer source: 'c' is neither the base nor among the models"),
         (delta("ties") + "tokenizer_source: a\ntokenizer: {source: a}\n", "m.yml:7: tokenizer and tokenizer_source say the same thing"),
-        (
-            delta("della", ", density: 0.5, epsilon: 0.1").replace("epsilon: 0.1}}\n  -", "epsilon: 0.2}}\n  -"),
-            "m.yml:5: epsilon is 0.2 for 'b'",
-        ),
     ],
 )
 def test_what_cannot_be_had_is_named_with_its_line(asked: Asked, text: str, message: str) -> None:
