@@ -44,7 +44,8 @@ def measure_methods(request: Request) -> dict[str, Any]:
     """Every method against mergekit, kept one by one: all together take long."""
     known = document.load(request.directory, request.scale).get("methods", {}).get("data", {})
     for name in request.methods:
-        earlier = None if request.afresh else known.get(name)
+        # mergekit's options concern reading and writing, which all methods share: tried on the first, taken for the others
+        earlier = None if request.afresh else known.get(name) or next(iter(known.values()), None)
         known = known | {name: measure_method(request.models, METHODS[name], request.repetitions, earlier, say)}
         document.keep(request.directory, request.scale, "methods", known)
     return known

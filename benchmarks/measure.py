@@ -20,6 +20,8 @@ INTERVAL = 0.025
 TREE_INTERVAL = 0.2
 PR_SET_CHILD_SUBREAPER = 36
 FIELDS = {"RssAnon:": "anonymous", "RssFile:": "file", "RssShmem:": "shared"}
+SHARES = {"Pss_Anon:": "anonymous", "Pss_File:": "file", "Pss_Shmem:": "shared"}
+"""The same of several processes: each page that they share is counted in parts, so that the sum counts it once."""
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -107,16 +109,17 @@ class Sampler(threading.Thread):
     def sample(self, tree: Sequence[int]) -> None:
         """Add up the tree's memory now."""
         sums = dict.fromkeys(self.peak, 0)
+        file, fields = ("status", FIELDS) if len(tree) == 1 else ("smaps_rollup", SHARES)
         for process in tree:
             try:
-                status = Path(f"/proc/{process}/status").read_text()
+                status = Path(f"/proc/{process}/{file}").read_text()
                 self.seconds[process] = cpu_of(process)
             except OSError:
                 continue  # it has ended
             for line in status.splitlines():
-                name, _, rest = line.partition("\t")
-                if name in FIELDS:
-                    sums[FIELDS[name]] += int(rest.split()[0]) * 1024
+                name, _, rest = line.partition(":")
+                if f"{name}:" in fields:
+                    sums[fields[f"{name}:"]] += int(rest.split()[0]) * 1024
         for name, value in sums.items():
             self.peak[name] = max(self.peak[name], value)
 
