@@ -19,8 +19,8 @@ MERGEKIT_CANDIDATES: tuple[tuple[str, ...], ...] = (
     ("--lazy-unpickle",),
     ("--lazy-unpickle", "--async-write", "--out-shard-size", "500000000"),
 )
-"""Options of mergekit that may make it faster; which one does is tried on the first method. No model card, no tokenizer in any. (One thread, `-j 1`,
-was slower by half in earlier runs.)"""
+"""Options of mergekit that may make it faster; which one does is tried on the first method. No model card, no tokenizer in any.
+(One thread, `-j 1`, was slower by half in earlier runs.)"""
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,10 @@ class Merger(Protocol):
         """Whether a round looks at the tensor's block of this number (0, 1, ...): a sample may do. Block 0 must be watched."""
         ...
 
+    def likely(self, round_number: int) -> bool:
+        """Whether a round is to be reckoned with: not one that is there in case an earlier one fails."""
+        ...
+
     def needs(self, round_number: int, known: Array | None) -> bool:
         """Whether a round has anything to add to what is known of a tensor (or of the model) by then."""
         ...
@@ -138,8 +142,9 @@ class Merger(Protocol):
     def observe(self, round_number: int, inputs: Inputs) -> Array:
         """What one block adds to a counting round (0, 1, ...): an int64 array of counts, or a float64 array of partial sums.
 
-        Its shape depends on the number of tensors in `inputs` only. Counts are added, sums are added with `math.fsum`, so the total depends
-        on no order and no cutting. `inputs.known` is what the round before led to."""
+        Its shape depends on `inputs.positions` only; counts may have a row per source up to the last position, so that tensors with
+        different holders add up. Counts are added, sums are added with `math.fsum`, so the total depends on no order and no cutting.
+        `inputs.known` is what the round before led to."""
         ...
 
     def summarize(self, round_number: int, total: Array, known: Array | None) -> Array:
@@ -179,6 +184,10 @@ class Method:
 
     def watches(self, round_number: int, block_number: int) -> bool:
         """Every block."""
+        return True
+
+    def likely(self, round_number: int) -> bool:
+        """Every round."""
         return True
 
     def needs(self, round_number: int, known: Array | None) -> bool:

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING
 from foundation.sizes import size
 from mergers.checkpoints.companions import Companion, choose_companions
 from mergers.checks import PROCESS_BYTES, SPARE_DISK, check_disk, check_memory, check_output, check_request, working_memory
-from mergers.engine.layout import ITEM_OUTPUT_BYTES, MAX_SHARD_SIZE, Action, OutputFile, TensorPlan, WorkItem, cut_items, lay_out_files
+from mergers.engine.layout import (
+    ITEM_OUTPUT_BYTES,
+    MAX_SHARD_SIZE,
+    Action,
+    OutputFile,
+    TensorPlan,
+    WorkItem,
+    bytes_counted,
+    cut_items,
+    lay_out_files,
+)
 from mergers.match import dtype_notes, main_dtype, partial_notes, plan_proof, plan_tensors
 from mergers.merger import Merger
 from mergers.sources.agreement import check_configs, check_cover, drop_tied_heads
@@ -72,14 +82,14 @@ class Plan:
 
     @property
     def rounds(self) -> int:
-        """Counting passes over the weights before they are merged."""
+        """Counting passes over the weights before they are merged, at most."""
         return max((tensor.merger.rounds for tensor in self.tensors), default=0)
 
-    @property
+    @cached_property
     def bytes_to_read(self) -> int:
-        """Bytes of weights that the sources (and the base) will be read for, over all passes."""
+        """Bytes of weights and statistics that will be read, over all passes that are to be reckoned with."""
         once = sum(entry.nbytes for tensor in (*self.tensors, *self.proofs) for entry in tensor.reads)
-        return once + sum(entry.nbytes * tensor.merger.rounds for tensor in self.tensors for entry in tensor.reads)
+        return once + bytes_counted(self.items)
 
     @cached_property
     def memory(self) -> int:
@@ -121,7 +131,7 @@ class Plan:
         lines.append(self.summary)
         lines.append(
             f"each worker needs about {size(self.memory)} of memory; free disk needed: {size(self.bytes_to_write * SPARE_DISK)}"
-            + (f"; {self.rounds} counting passes come before the writing pass" if self.rounds else "")
+            + (f"; at most {self.rounds} counting passes come before the writing pass" if self.rounds else "")
         )
         lines.append(f"dtypes of the output: {', '.join(f'{count} tensors {dtype}' for dtype, count in sorted(dtypes.items()))}")
         lines.append(f"output: {self.output}, in {len(self.items)} work items")

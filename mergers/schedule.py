@@ -200,6 +200,10 @@ class Scheduled:
         """Only the plain method of a tensor can say."""
         raise unresolved()
 
+    def likely(self, round_number: int) -> bool:
+        """Only the plain method of a tensor can say."""
+        raise unresolved()
+
     def needs(self, round_number: int, known: Array | None) -> bool:
         """Only the plain method of a tensor can say."""
         raise unresolved()

@@ -19,10 +19,9 @@ from foundation.errors import InputError
 from mergers.checkpoints.header import FLOATS, TensorEntry
 from mergers.distances.groups import Group, group_of
 from mergers.distances.metrics import Column, Distance, metrics_of
-from mergers.engine.execute import Executor, InProcess, Meter, Progress, run_rounds, watched_part
-from mergers.engine.layout import ITEM_OUTPUT_BYTES, Action, TensorPlan, WorkItem, cut_items
+from mergers.engine.execute import Executor, InProcess, Meter, Progress, run_rounds
+from mergers.engine.layout import ITEM_OUTPUT_BYTES, Action, TensorPlan, bytes_counted, cut_items
 from mergers.merger import Merger
-from mergers.methods.threshold import BRACKET, SAMPLE_LOWER, SAMPLE_UPPER
 from mergers.sources.agreement import check_configs, check_cover, check_names, check_tensor, drop_tied_heads
 from mergers.sources.names import modern, steps_of
 from mergers.sources.source import Source, anchor_of, shared_by_experts, unify
@@ -107,7 +106,7 @@ def measure(
     observer.check(names)
     tensors, notes = plan_distances(observer, sources, base, partial)
     items = cut_items(tensors, (), names, False, item_bytes)
-    known = run_rounds(items, executor or InProcess(), Meter(bytes_expected(observer, items), progress))
+    known = run_rounds(items, executor or InProcess(), Meter(bytes_counted(items), progress))
     sums: dict[Pair, dict[str, Array]] = {pair: {} for pair in combinations(names, 2)}
     for tensor in tensors:
         holders = [names[position] for position in tensor.positions]
@@ -116,13 +115,6 @@ def measure(
     steps = steps_of(anchor_of(sources, base).checkpoint.config)
     groups = {tensor.name: group_of(modern(tensor.name, steps)) for tensor in tensors}
     return Distances(names, base.name if base else None, density, sums, groups, tuple(notes))
-
-
-def bytes_expected(observer: Distance, items: Sequence[WorkItem]) -> int:
-    """Bytes that all passes read, if the sample has guessed every cut: what progress is measured in."""
-    rounds = (SAMPLE_UPPER, SAMPLE_LOWER, BRACKET, observer.last) if observer.density < 1 else (observer.last,)
-    keys = {piece.key for item in items for piece in item.pieces}
-    return sum(watched_part(item, number, keys).bytes_read for item in items for number in rounds)
 
 
 def plan_distances(

@@ -28,7 +28,7 @@ import numpy as np
 
 from foundation.errors import ConfigError
 from mergers.merger import Inputs, Method, Need
-from mergers.methods.threshold import ROUNDS, count, drop_below, find, keep_largest, needs, watches
+from mergers.methods.threshold import ROUNDS, count, drop_below, find, keep_largest, likely, needs, watches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,6 +91,10 @@ class Distance(Method):
     def watches(self, round_number: int, block_number: int) -> bool:
         """Every block in the round of sums; a sample may do to guess the cuts."""
         return round_number == self.last or watches(round_number, block_number)
+
+    def likely(self, round_number: int) -> bool:
+        """Whether a round is to be reckoned with."""
+        return round_number == self.last or likely(round_number)
 
     def needs(self, round_number: int, known: Array | None) -> bool:
         """The round of sums always, the others until the cuts are found."""

@@ -156,6 +156,8 @@ def run_rounds(items: Sequence[WorkItem], executor: Executor, meter: Meter, devi
         watched = [part for item in items if (part := watched_part(item, number, keys)).pieces]
         if not watched:
             continue
+        pieces = [piece for item in watched for piece in item.pieces if not piece.tensor.merger.likely(number)]
+        meter.total += sum(piece.bytes_of_round(number) for piece in pieces)
         parts = Counter(key for item in watched for key in {piece.key for piece in item.pieces})
         tallies: dict[str, Tally] = {}
         nonfinite: Nonfinite = Counter()

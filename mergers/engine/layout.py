@@ -117,6 +117,14 @@ class Piece:
         """Bytes read, but for what is read whole beside it (a Gram matrix, an adapter's factors)."""
         return sum(self.count * ITEM_BYTES[entry.dtype] for entry in (*self.tensor.entries, self.tensor.base) if entry)
 
+    def bytes_of_round(self, round_number: int) -> int:
+        """Bytes read in a counting round, 0 if its method has no such round."""
+        merger = self.tensor.merger
+        if self.tensor.action is not Action.MERGE or round_number >= merger.rounds:
+            return 0
+        elements = sum(count for start, count in self.blocks if merger.watches(round_number, start // self.block))
+        return elements * self.bytes_read // max(1, self.count)
+
 
 @dataclass(frozen=True)
 class WorkItem:
@@ -199,6 +207,13 @@ def cut_items(
     if pieces:
         items.append(WorkItem(len(items), sources, tuple(pieces), allow_nonfinite))
     return tuple(items)
+
+
+def bytes_counted(items: Sequence[WorkItem]) -> int:
+    """Bytes that the counting rounds read, those that are to be reckoned with."""
+    pieces = [piece for item in items for piece in item.pieces]
+    rounds = range(max((piece.tensor.merger.rounds for piece in pieces), default=0))
+    return sum(piece.bytes_of_round(number) for number in rounds for piece in pieces if piece.tensor.merger.likely(number))
 
 
 class Pools:

@@ -1,17 +1,20 @@
-"""Work items on processes of this machine, forked from this one once its libraries are loaded.
+"""Work items on processes of this machine, forked from one that has the libraries loaded and does nothing else.
 
 Threads would share one interpreter lock, and the steps of a block are so short that they spend their time waiting for it: four threads
-merge no faster than one. A forked process begins with everything imported, so starting it costs milliseconds.
+merge no faster than one. That one process is started by `prepare`, as early as it is known that there will be work: it imports torch while
+this one is still reading headers, and the workers it forks then begin with everything loaded.
 """
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, forkserver
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,11 +24,17 @@ if TYPE_CHECKING:
     from mergers.engine.layout import WorkItem
     from mergers.engine.shard import ItemOutcome
 
-KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+LOADED = ["torch", "numpy", "mergers.engine.shard", "mergers.engine.rounds", "mergers.table", "mergers.engine.processes"]
+
+
+def prepare() -> None:
+    """Have the libraries loaded in the process that workers are forked from; returns at once."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(LOADED)
+    forkserver.ensure_running()
 
 
 class Processes:
-    """Runs work items on `count` processes; a context manager, to be entered before any thread is started."""
+    """Runs work items on `count` processes, as a context manager."""
 
     def __init__(self, count: int) -> None:
         if count < 1:
@@ -34,11 +43,8 @@ class Processes:
         self.pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Processes:
-        import torch
-
-        torch.set_num_threads(1)
-        self.pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("fork"), initializer=begin)
-        self.pool.submit(begin).result()  # all of them are forked at the first call: now
+        prepare()
+        self.pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("forkserver"), initializer=begin)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -63,8 +69,17 @@ class Processes:
 
 
 def begin() -> None:
-    """Prepare a forked process: it leaves Ctrl-C to its parent, and ends with it, however that ends (on Linux)."""
+    """Make a forked process a worker: one torch thread, Ctrl-C left to its parent, an end with its parent's, however that comes."""
+    import torch
+
+    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(KILL_WITH_PARENT, signal.SIGKILL)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Wait for the parent's end, then end at once: a killed merge must leave nobody who goes on writing."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

@@ -1,14 +1,15 @@
 """Output files settle while they are being written: their bytes are hashed, and pressed to disk, close behind the workers.
 
-Work items lie in the order of the output files, so when items 0..k are done, a known stretch from the front of the files is final. One
-thread hashes that stretch (a SHA-256 must go from front to back) while later items are still being merged, and another tells the kernel to
-write it out, so that neither costs time of its own at the end.
+Work items lie in the order of the output files, so when items 0..k are done, a known stretch from the front of the files is final. Threads
+hash that stretch (each file's SHA-256 must go from front to back, but several files go side by side) while later items are still being
+merged, and another tells the kernel to write it out, so that little of either is left to do at the end.
 """
 
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,7 @@ from mergers.engine.layout import OutputFile, WorkItem
 
 READ_BYTES = 1 << 20
 SYNC_BYTES = 256 << 20
+HASHERS = 4
 
 
 class Settling:
@@ -32,7 +34,9 @@ class Settling:
         self.errors: list[BaseException] = []
         self.stopped = False
         self.changed = threading.Condition()
-        self.threads = [threading.Thread(target=self.guarded, args=(work,), daemon=True) for work in (self.hash_files, self.sync_files)]
+        self.unhashed = deque(files)
+        works = [*(self.hash_files for _ in range(min(HASHERS, len(files)))), self.sync_files]
+        self.threads = [threading.Thread(target=self.guarded, args=(work,), daemon=True) for work in works]
 
     def __enter__(self) -> "Settling":
         for thread in self.threads:
@@ -70,10 +74,10 @@ class Settling:
             raise self.errors[0]
         return self.hashes
 
-    def guarded(self, work: object) -> None:
-        """Run one of the two followers; what it raises is raised again by `digests`."""
+    def guarded(self, work: Callable[[], None]) -> None:
+        """Run one of the followers; what it raises is raised again by `digests`."""
         try:
-            work()  # type: ignore[operator]
+            work()
         except BaseException as error:  # it must not vanish with the thread
             self.errors.append(error)
 
@@ -84,20 +88,31 @@ class Settling:
             return position if self.stopped else self.settled[file.name]
 
     def hash_files(self) -> None:
-        """Hash every file, front to back. It is opened anew for each stretch: another machine may have written that."""
-        for file in self.files:
-            state, position = hashlib.sha256(), 0
-            while position < file.nbytes:
-                end = self.await_more(file, position)
-                if end == position:
-                    return
-                with open(self.directory / file.name, "rb", buffering=0) as handle:
-                    handle.seek(position)
-                    while position < end:
-                        block = handle.read(min(READ_BYTES, end - position))
-                        state.update(block)
-                        position += len(block)
-            self.hashes[file.name] = state.hexdigest()
+        """Hash files, one after another, until none is left that nobody hashes."""
+        while self.unhashed:
+            try:
+                file = self.unhashed.popleft()
+            except IndexError:
+                return  # another thread was quicker
+            digest = self.hash_file(file)
+            if digest is None:
+                return
+            self.hashes[file.name] = digest
+
+    def hash_file(self, file: OutputFile) -> str | None:
+        """A file's SHA-256, None if the work was stopped. It is opened anew for each stretch: another machine may have written that."""
+        state, position = hashlib.sha256(), 0
+        while position < file.nbytes:
+            end = self.await_more(file, position)
+            if end == position:
+                return None
+            with open(self.directory / file.name, "rb", buffering=0) as handle:
+                handle.seek(position)
+                while position < end:
+                    block = handle.read(min(READ_BYTES, end - position))
+                    state.update(block)
+                    position += len(block)
+        return state.hexdigest()
 
     def sync_files(self) -> None:
         """Have every file written out to disk, a stretch at a time."""

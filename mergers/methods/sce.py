@@ -21,7 +21,7 @@ from foundation.errors import ConfigError
 from mergers.merger import Inputs, Method, Need
 from mergers.methods.deltas import add_consensus, base_of, deltas
 from mergers.methods.sparse import check_fraction
-from mergers.methods.threshold import ROUNDS, count, find, keep_largest, needs, watches
+from mergers.methods.threshold import ROUNDS, count, find, keep_largest, likely, needs, watches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +51,10 @@ class Sce(Method):
     def watches(self, round_number: int, block_number: int) -> bool:
         """Whether a round looks at a block: the sums need all, the threshold begins with a sample."""
         return round_number == self.rounds - 1 or watches(round_number, block_number)
+
+    def likely(self, round_number: int) -> bool:
+        """Whether a round is to be reckoned with."""
+        return round_number == self.rounds - 1 or likely(round_number)
 
     def needs(self, round_number: int, known: Array | None) -> bool:
         """Whether the threshold is still to be found; the sums are always needed."""

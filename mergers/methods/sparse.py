@@ -20,7 +20,7 @@ from foundation.errors import ConfigError
 from mergers.merger import Inputs, Method, Need
 from mergers.methods.deltas import add_consensus, add_task_vectors, base_of, deltas
 from mergers.methods.task_arithmetic import TaskArithmetic, normalized
-from mergers.methods.threshold import ROUNDS, count, needs, watches
+from mergers.methods.threshold import ROUNDS, count, likely, needs, watches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,6 +94,10 @@ class ThresholdMethod(SparseMethod):
     def watches(self, round_number: int, block_number: int) -> bool:
         """Whether a round looks at a block: those that find thresholds begin with a sample."""
         return watches(round_number, block_number)
+
+    def likely(self, round_number: int) -> bool:
+        """Whether a round is to be reckoned with."""
+        return likely(round_number)
 
     def needs(self, round_number: int, known: Array | None) -> bool:
         """Whether the thresholds are still to be found."""

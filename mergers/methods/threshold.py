@@ -39,6 +39,11 @@ def watches(round_number: int, block_number: int) -> bool:
     return round_number > SAMPLE_LOWER or block_number % SAMPLED == 0
 
 
+def likely(round_number: int) -> bool:
+    """Whether a round is to be reckoned with: those after the bracket are for when it misses."""
+    return round_number <= BRACKET
+
+
 def needs(round_number: int, known: Array | None) -> bool:
     """Whether a round is needed: not once the magnitudes are found."""
     return known is None or known.dtype != np.float32

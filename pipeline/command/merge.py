@@ -90,7 +90,7 @@ def executed(plan: Plan, ways: Ways, console: Console) -> MergeResult:
         executor = hire(stack, len(plan.items), ways.actors, ways.processes, ways.device)
         bar = stack.enter_context(progress_bar(console))
         task = bar.add_task("", total=plan.bytes_to_move)
-        return execute(plan, executor, lambda done, total: bar.update(task, completed=done), ways.device)
+        return execute(plan, executor, lambda done, total: bar.update(task, completed=done, total=total), ways.device)
 
 
 def plan_file(path: Path, overrides: Sequence[str], console: Console) -> None:

@@ -9,7 +9,7 @@ MOST_PROCESSES = 8
 
 
 def hire(stack: ExitStack, items: int, actors: int, processes: int | None, device: str = "cpu") -> Executor:
-    """The executor for so many items, given back by `stack`. To be called before anything starts a thread: processes are forked."""
+    """The executor for so many items, given back by `stack`."""
     if actors:
         from pipeline.graph.actors import RayActors
         from pipeline.graph.cluster import connected

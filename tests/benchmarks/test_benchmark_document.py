@@ -57,7 +57,7 @@ def test_a_part_measured_again_replaces_only_itself(tmp_path: Path) -> None:
 
 
 def test_the_other_tables() -> None:
-    workers = {f"{count} {kind}": {"items": 8 / count, "least": 1, "execute": 8} for count in (1, 2, 4) for kind in ("threads", "actors")}
+    workers = {f"{count} {kind}": {"items": 8 / count, "least": 1, "execute": 8} for count in (1, 2, 4) for kind in ("processes", "actors")}
     scaling = {
         "alone": {"linear": workers},
         "whole": {f"{count} actors": run(9) for count in (0, 1, 2, 4)},

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mergers import MERGERS, Merger, Need
+from mergers.schedule import Schedule, Scheduled
 
 SHAPES = {"embed.weight": (50, 8), "layers.0.w": (33, 7), "layers.1.w": (40, 9), "layers.2.w": (9, 9), "norm": (8,), "scalar": ()}
 
@@ -18,11 +19,13 @@ class Example:
     method: str
     parameters: dict[str, Any] = field(default_factory=dict)
     sources: int = 2
+    schedule: dict[str, Any] = field(default_factory=dict)
 
     @property
     def merger(self) -> Merger:
         """The method."""
-        return MERGERS[self.method](**self.parameters)
+        plain = MERGERS[self.method](**self.parameters)
+        return Scheduled(plain, tuple(self.schedule.items())) if self.schedule else plain
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -30,7 +33,7 @@ class Example:
         return ("previous", "tuned") if self.method == "wise_ft" else ("a", "b", "c")[: self.sources]
 
     def __str__(self) -> str:
-        return f"{self.method}-{self.sources}-" + ",".join(f"{key}={value}" for key, value in self.parameters.items())
+        return f"{self.method}-{self.sources}-" + ",".join(f"{key}={value}" for key, value in (self.parameters | self.schedule).items())
 
 
 EXAMPLES = [
@@ -54,6 +57,11 @@ EXAMPLES = [
     Example("sce", {"select": 0.4}, 3),
     Example("fisher", {}, 3),
     Example("regmean", {"missing": "mean"}, 3),
+    Example("ties", {"density": (0.3, 1.0, 0.1)}, 3),
+    Example("breadcrumbs", {"density": (0.7, 0.4), "outliers": (0.05, 0.1)}),
+    Example("dare_ties", {"density": (0.4, 0.9)}),
+    Example("slerp", schedule={"weight": Schedule((("layers.*", (0.0, 0.4, 1.0)), ("*", 0.7)))}),
+    Example("ties", sources=3, schedule={"density": Schedule((("layers.0.*", 0.2), ("*", 0.5)))}),
 ]
 
 
