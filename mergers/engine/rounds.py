@@ -7,7 +7,7 @@ end: so the total does not depend on how the work was cut, who did it, or when i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,21 @@ class Tally:
         if other.counts is not None:
             self.add(other.counts)
         self.sums += other.sums
+
+    def __getstate__(self) -> tuple[Any, list[Array]]:
+        """What is pickled: of counts, which are mostly 0, only the others."""
+        if self.counts is None:
+            return None, self.sums
+        places = np.flatnonzero(self.counts).astype(np.int32)
+        return (self.counts.shape, places, self.counts.ravel()[places]), self.sums
+
+    def __setstate__(self, state: tuple[Any, list[Array]]) -> None:
+        packed, self.sums = state
+        self.counts = None
+        if packed is not None:
+            shape, places, values = packed
+            self.counts = np.zeros(shape, dtype=np.int64)
+            self.counts.ravel()[places] = values
 
     def total(self) -> Array:
         """The sum of all reports."""
