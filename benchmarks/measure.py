@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 INTERVAL = 0.025
+SHARES_INTERVAL = 0.1
+"""Between samples of a tree of processes, whose shares take the kernel longer to tell."""
 TREE_INTERVAL = 0.2
 PR_SET_CHILD_SUBREAPER = 36
 FIELDS = {"RssAnon:": "anonymous", "RssFile:": "file", "RssShmem:": "shared"}
@@ -100,7 +102,7 @@ class Sampler(threading.Thread):
         """Sample until stopped."""
         tree: list[int] = []
         due = 0.0
-        while not self.ended.wait(INTERVAL):
+        while not self.ended.wait(INTERVAL if len(tree) <= 1 else SHARES_INTERVAL):
             if time.monotonic() >= due:
                 tree = [process for process in descendants(os.getpid()) if process not in self.others]
                 due = time.monotonic() + TREE_INTERVAL

@@ -37,14 +37,19 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 
 def publish_directory(temporary: Path, final: Path) -> None:
-    """Make `temporary` appear as `final`, complete: flush every file, then rename. Replaces what an earlier attempt left at `final`."""
+    """Make `temporary` appear as `final`, complete: flush every file, then rename.
+
+    What was at `final` is moved aside first and removed last, so that at no time a part of it stands there.
+    """
     for path in sorted(temporary.rglob("*")):
         fsync_path(path)
     fsync_path(temporary)
+    aside = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
     if final.exists():
-        shutil.rmtree(final)
+        os.rename(final, aside)
     os.rename(temporary, final)
     fsync_path(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def file_name(text: str) -> str:

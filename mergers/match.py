@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from foundation.errors import InputError
+from foundation.hints import nearest
 from mergers.checkpoints.header import FLOATS, TensorEntry
 from mergers.engine.layout import Action, TensorPlan
 from mergers.merger import Merger
@@ -26,6 +28,8 @@ def plan_tensors(
     checkpoint holds is copied. Raises InputError for tensors that do not fit one another, ConfigError for rules that fit no tensor.
     """
     everyone = [*sources, *([base] if base else [])]
+    for source in sources:
+        check_measured(source)
     first = next(index for index, source in enumerate(everyone) if source is anchor)
     plans = []
     for name, method in resolve_mergers(merger, sorted(set().union(*held)), [source.name for source in sources]).items():
@@ -41,8 +45,26 @@ def plan_tensors(
         if shared_by_experts([everyone[index] for index in positions], entries):
             positions, entries, below, action = positions[:1], entries[:1], None, Action.COPY
         statistics = plan_statistics(method, name, sources, positions, entries) if action is Action.MERGE else ()
+        if method.statistic and not any(statistics):  # nothing was measured of it on any source: a mean of elements, not of whole matrices
+            method, statistics = WeightedAverage(getattr(method, "weights", None)), ()
         plans.append(TensorPlan(name, made, model.shape, action, method, positions, entries, below, statistics))
     return tuple(plans)
+
+
+def check_measured(source: Source) -> None:
+    """Raise InputError for statistics of tensors that the source does not hold, or that are no floats."""
+    held = source.checkpoint.tensors
+    strange = sorted(source.statistics.keys() - held.keys())
+    if strange:
+        close = nearest(strange[0], held)
+        raise InputError(
+            f"the statistics of source '{source.name}' are for {len(strange)} tensors that it does not hold, e.g. '{strange[0]}'"
+            + (f" (it holds '{close}')" if close else "")
+            + "; measure them on that checkpoint, under its names"
+        )
+    wrong = next((entry for entry in source.statistics.values() if entry.dtype not in FLOATS), None)
+    if wrong is not None:
+        raise InputError(f"the statistic '{wrong.name}' of source '{source.name}' has dtype {wrong.dtype}; known: {', '.join(FLOATS)}")
 
 
 def plan_statistics(

@@ -106,6 +106,11 @@ class Merger(Protocol):
         ...
 
     @property
+    def on_device(self) -> bool:
+        """Whether its formula computes wherever its tensors are, on a GPU too."""
+        ...
+
+    @property
     def copies_equal(self) -> bool:
         """Whether a block that is the same everywhere comes back as it is, whatever surrounds it: then `merge` is not called for it.
         Not so where coefficients that depend on the whole tensor need not sum to 1."""
@@ -165,6 +170,7 @@ class Method:
     statistic: ClassVar[Statistic | None] = None
     pooled: ClassVar[bool] = False
     copies_equal: ClassVar[bool] = True
+    on_device: ClassVar[bool] = False
 
     @property
     def rounds(self) -> int:

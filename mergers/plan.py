@@ -168,7 +168,7 @@ def plan_merge(
     """
     names = [source.name for source in sources]
     check_request(merger, sources, base, files_from, max_shard_size, dtype)
-    output = Path(os.path.abspath(output))
+    output = Path(os.path.realpath(output))
     everyone = [*sources, base] if base else list(sources)
     anchor = anchor_of(sources, base)
     check_output(output, everyone, replace)

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
 from foundation.errors import ConfigError
-from foundation.hints import nearest
 from mergers.depth import depths
 from mergers.merger import Granularity, Inputs, Merger, Need, Statistic
+from mergers.rules import check_rules, example
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,6 +122,11 @@ class Scheduled:
     def copies_equal(self) -> bool:
         """The method's."""
         return self.method.copies_equal
+
+    @property
+    def on_device(self) -> bool:
+        """The method's."""
+        return self.method.on_device
 
     @property
     def rounds(self) -> int:
@@ -245,31 +249,6 @@ def resolve_mergers(merger: Merger, names: Iterable[str], sources: Sequence[str]
     return resolved
 
 
-def check_rules(schedule: Schedule, tensors: Sequence[str]) -> None:
-    """ConfigError unless every rule is followed by a tensor; a closing `*` may be left without."""
-    followed = {schedule.rule_of(tensor) for tensor in tensors}
-    for index, (pattern, _) in enumerate(schedule.rules):
-        if index in followed or pattern == "*":
-            continue
-        matched = next((tensor for tensor in tensors if fnmatchcase(tensor, pattern)), None)
-        if matched is not None:
-            first = schedule.rules[schedule.rule_of(matched) or 0][0]
-            raise ConfigError(
-                f"the glob {pattern!r} never counts, because {first!r} stands before it and matches the same tensors, e.g. '{matched}'; "
-                "the first that matches counts, so put the narrower one first"
-            )
-        raise ConfigError(f"the glob {pattern!r} matches none of {len(tensors)} tensors; {likeness(pattern, tensors)}")
-
-
-def likeness(pattern: str, tensors: Sequence[str]) -> str:
-    """What the names look like, and the part of a name most like one of the glob's."""
-    parts = {part for tensor in tensors for part in tensor.split(".") if not part.isdigit()}
-    words = [word for word in re.split(r"[.*?\[\]!]+", pattern) if word and word not in parts]
-    close = next((found for word in words if (found := nearest(word, sorted(parts)))), None)
-    looks = ", ".join(f"'{tensor}'" for tensor in tensors[len(tensors) // 2 :][:1])
-    return (f"did you mean {close!r}? " if close else "") + f"Names look like {looks}"
-
-
 def check_part(merger: Merger, source_names: Sequence[str], where: str) -> None:
     """The method's own check, its error with the place."""
     try:
@@ -289,11 +268,6 @@ def alternatives(told: Sequence[str]) -> str:
 def spelled(value: Any) -> str:
     """A hyperparameter in a message, schedules in their short form."""
     return f"({', '.join(str(each) for each in value)})" if isinstance(value, tuple) else str(value)
-
-
-def example(pattern: str) -> str:
-    """A text that a glob matches, with nothing in it that the glob does not ask for."""
-    return re.sub(r"\[!?(.)[^]]*\]", r"\1", pattern).replace("*", "").replace("?", "x")
 
 
 def unresolved() -> RuntimeError:

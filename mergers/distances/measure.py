@@ -124,7 +124,7 @@ def plan_distances(
     everyone, anchor = [*sources, *([base] if base else [])], anchor_of(sources, base)
     notes = check_configs(everyone, anchor)
     named, renamed = unify(everyone, anchor)
-    held, _ = drop_tied_heads(everyone, named, anchor)
+    held, tied = drop_tied_heads(everyone, named, anchor)
     check_cover(everyone, held, partial, anchor, base)
     plans = []
     left: Counter[str] = Counter()
@@ -144,6 +144,8 @@ def plan_distances(
     if not plans:
         told = "; ".join(f"{count} tensors {reason}" for reason, count in left.items())
         raise InputError(f"there is nothing to compare between {', '.join(source.name for source in sources)}: {told}")
+    if tied:
+        notes.append(f"the config ties the output head to the embedding, so '{tied[0][1].name}' is not compared")
     return tuple(plans), notes + renamed + [f"{count} tensors are left out: they {reason}" for reason, count in left.items()]
 
 

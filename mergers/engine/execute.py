@@ -15,37 +15,30 @@ import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from foundation.errors import ConfigError, InputError, ResourceError
 from foundation.files import file_sha256, manifest_digest, publish_directory
 from mergers.card import model_card
 from mergers.checkpoints.checkpoint import INDEX, read_checkpoint
 from mergers.checks import check_output
-from mergers.engine.layout import Action, Piece, WorkItem
+from mergers.engine.counting import Executor, Meter, Progress, checked, informed, nonfinite_message, run_rounds
+from mergers.engine.layout import WorkItem
 from mergers.engine.settle import Settling
-from mergers.engine.shard import ItemOutcome, Nonfinite, disk_errors, merge_shard, observe_shard, one_torch_thread
+from mergers.engine.shard import ItemOutcome, Nonfinite, disk_errors, merge_shard, one_torch_thread
 from mergers.plan import Plan
+from mergers.table import method_name
 
 if TYPE_CHECKING:
     from mergers.merger import Array
 
-Progress = Callable[[int, int], None]
-
-
-class Executor(Protocol):
-    """Runs a function over work items, anywhere and in any order; every item at least once."""
-
-    def map(self, function: Callable[[WorkItem], ItemOutcome], items: Sequence[WorkItem]) -> Iterator[ItemOutcome]:
-        """The outcome of each item, once per item, in any order. When the iterator ends by an exception or is closed, no item may be
-        running any more."""
-        ...
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -91,8 +84,7 @@ def execute(plan: Plan, executor: Executor | None = None, progress: Progress | N
     """
     began = time.monotonic()
     executor = executor or InProcess()
-    if device != "cpu" and isinstance(executor, InProcess):
-        check_device(device)
+    check_device(device, plan, here=isinstance(executor, InProcess))
     meter = Meter(plan.bytes_to_move, progress)
     known = run_rounds(plan.items, executor, meter, device)
     with temporary_neighbour(plan.output) as directory, disk_errors(directory.parent):
@@ -116,90 +108,23 @@ def execute(plan: Plan, executor: Executor | None = None, progress: Progress | N
     )
 
 
-def check_device(device: str) -> None:
-    """Raise ResourceError unless this process can compute on `device`."""
-    import torch
+def check_device(device: str, plan: Plan, here: bool) -> None:
+    """Raise ConfigError for a device that is none or that a method of the plan does not compute on, ResourceError if it is not there.
 
-    if device != "cuda":
-        raise ConfigError(f"device is {device!r}; a merge computes on cpu or cuda")
-    if not torch.cuda.is_available():
-        raise ResourceError(
-            "device is cuda, but torch finds no GPU here; merge on the processor (device cpu), or on Ray actors that have one"
-        )
+    `here`: it is this process that computes.
+    """
+    if device not in DEVICES:
+        raise ConfigError(f"device is {device!r}; a merge computes on {' or '.join(DEVICES)}")
+    if device == "cpu":
+        return
+    bound = next((tensor.merger for tensor in plan.tensors if not tensor.merger.on_device), None)
+    if bound is not None:
+        raise ConfigError(f"{method_name(bound)} computes on the processor only; leave device at cpu")
+    if here:
+        import torch
 
-
-class Meter:
-    """Adds up the bytes moved and tells them to `progress`."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self.total = total
-        self.progress = progress
-        self.bytes_read = 0
-        self.bytes_written = 0
-
-    def add(self, outcome: ItemOutcome) -> None:
-        """Count what one item has moved."""
-        self.bytes_read += outcome.bytes_read
-        self.bytes_written += outcome.bytes_written
-        if self.progress:
-            self.progress(min(self.bytes_read + self.bytes_written, self.total), self.total)
-
-
-def run_rounds(items: Sequence[WorkItem], executor: Executor, meter: Meter, device: str = "cpu") -> dict[str, Array]:
-    """Carry out all counting rounds: what is known by key when the last has ended. InputError if any weight is not finite."""
-    from mergers.engine.rounds import Tally
-
-    mergers = {piece.key: piece.tensor.merger for item in items for piece in item.pieces if piece.tensor.action is Action.MERGE}
-    known: dict[str, Array] = {}
-    for number in range(max((merger.rounds for merger in mergers.values()), default=0)):
-        keys = {key for key, merger in mergers.items() if number < merger.rounds and merger.needs(number, known.get(key))}
-        watched = [part for item in items if (part := watched_part(item, number, keys)).pieces]
-        if not watched:
-            continue
-        pieces = [piece for item in watched for piece in item.pieces if not piece.tensor.merger.likely(number)]
-        meter.total += sum(piece.bytes_of_round(number) for piece in pieces)
-        parts = Counter(key for item in watched for key in {piece.key for piece in item.pieces})
-        tallies: dict[str, Tally] = {}
-        nonfinite: Nonfinite = Counter()
-        function = partial(observe_shard, round_number=number, device=device)
-        for outcome in checked(executor.map(function, informed(watched, known)), len(watched)):
-            meter.add(outcome)
-            nonfinite += outcome.nonfinite
-            for key, tally in outcome.tallies.items():
-                tallies.setdefault(key, Tally()).join(tally)
-                parts[key] -= 1
-                if not parts[key]:  # all of it has been seen: keep the conclusion, drop the counts
-                    known[key] = mergers[key].summarize(number, tallies.pop(key).total(), known.get(key))
-        if nonfinite:
-            raise InputError(nonfinite_message(nonfinite))
-    return known
-
-
-def watched_part(item: WorkItem, round_number: int, keys: Collection[str]) -> WorkItem:
-    """The item with only those pieces that a counting round looks at."""
-
-    def watched(piece: Piece) -> bool:
-        watches = piece.tensor.merger.watches
-        return piece.key in keys and any(watches(round_number, start // piece.block) for start, _ in piece.blocks)
-
-    return replace(item, pieces=tuple(filter(watched, item.pieces)))
-
-
-def informed(items: Sequence[WorkItem], known: Mapping[str, Array]) -> Sequence[WorkItem]:
-    """The items, each with what is known of its own tensors."""
-    if not known:
-        return items
-    return [replace(item, known={piece.key: known[piece.key] for piece in item.pieces if piece.key in known}) for item in items]
-
-
-def checked(outcomes: Iterator[ItemOutcome], count: int) -> Iterator[ItemOutcome]:
-    """The outcomes, proven to be one per item."""
-    returned = 0
-    for outcome in outcomes:
-        returned += 1
-        yield outcome
-    if returned != count:
-        raise RuntimeError(f"the executor returned {returned} outcomes for {count} work items")
+        if not torch.cuda.is_available():
+            raise ResourceError("device is cuda, but torch finds no GPU here; merge on the processor, or on Ray actors that have one")
 
 
 def lay_out(plan: Plan, directory: Path) -> None:
@@ -225,18 +150,6 @@ def run_items(
     if nonfinite:
         raise InputError(nonfinite_message(nonfinite))
     return computed
-
-
-def nonfinite_message(counts: Counter[tuple[str, str]]) -> str:
-    """The sentence for NaN and infinite values: how many, in which tensors, in which source."""
-    tensors = {tensor for tensor, _ in counts}
-    listed = [f"'{tensor}': {count} in {where}" for (tensor, where), count in sorted(counts.items())]
-    more = f"; and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return (
-        f"{sum(counts.values())} values in {len(tensors)} tensors are NaN or infinite ({'; '.join(listed[:5])}{more}); find out what "
-        "broke the checkpoint, "
-        "or set allow_nonfinite to merge all the same"
-    )
 
 
 def finish(plan: Plan, directory: Path, merged: int, digests: dict[str, str]) -> dict[str, str]:

@@ -144,11 +144,6 @@ class WorkItem:
         """Bytes written."""
         return sum(piece.nbytes for piece in self.pieces)
 
-    @property
-    def bytes_read(self) -> int:
-        """Bytes read in one pass."""
-        return sum(piece.bytes_read for piece in self.pieces)
-
 
 def lay_out_files(tensors: Sequence[TensorPlan], max_shard_size: int) -> tuple[OutputFile, ...]:
     """Assign tensors to files in order of name, each file at most `max_shard_size` bytes of tensors unless a single tensor is larger.

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from foundation.errors import InputError
+from foundation.errors import ConfigError, InputError
 from mergers.engine.layout import block_elements, shaped
-from mergers.merger import Inputs, Merger
+from mergers.merger import Inputs, Merger, Need
 from mergers.schedule import resolve_mergers
+from mergers.table import method_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,12 +28,14 @@ def merge_tensors(
 ) -> dict[str, Tensor]:
     """The merge of `sources` (name -> tensors by name, in config order), each tensor in the first source's dtype and shape.
 
-    `statistics` maps a source to its measured statistic by tensor name. A tensor may be held by some sources only. Raises ConfigError if
-    the hyperparameters do not fit the sources, InputError for integers that differ between them.
+    `statistics` maps a source to its measured statistic by tensor name. A tensor may be held by some sources only; what only the
+    base holds is not in the result. Raises ConfigError if the hyperparameters do not fit the sources, InputError for integers that differ.
     """
     from mergers.engine.rounds import Tally
 
     merger.check(tuple(sources))
+    if merger.base is Need.REQUIRED and base is None:
+        raise ConfigError(f"{method_name(merger)} measures every source from a base; give its tensors as base")
     names = sorted(set().union(*sources.values()))
     methods = resolve_mergers(merger, names, tuple(sources))
     blocks = {name: list(blocks_of(methods[name], name, sources, base, statistics or {})) for name in names}

@@ -63,6 +63,7 @@ def observe_shard(item: WorkItem, round_number: int, device: str = "cpu") -> Ite
                 if first_look and not item.allow_nonfinite:
                     outcome.nonfinite.update(count_nonfinite(item, piece, values))
                 tally.add(merger.observe(round_number, inputs_of(item, piece, files, start, values)))
+            files.forget_whole()
     return outcome
 
 
@@ -75,6 +76,7 @@ def merge_shard(item: WorkItem, directory: str, device: str = "cpu") -> ItemOutc
         for piece in item.pieces:
             for start, count in piece.blocks:
                 merge_block(item, piece, files, outcome, start, count)
+            files.forget_whole()
     return outcome
 
 
@@ -95,6 +97,8 @@ def merge_block(item: WorkItem, piece: Piece, files: Files, outcome: ItemOutcome
         raise InputError(unequal(item, piece))
     if piece.output is None:
         return
+    if any(entry.added or entry.dtype != piece.output.dtype for entry in piece.tensor.entries):
+        outcome.computed.add(piece.tensor.name)
     if piece.output.dtype in FLOATS:
         result = result.to(torch_dtype(piece.output.dtype))
         if not item.allow_nonfinite and not is_finite(result):
@@ -129,7 +133,7 @@ def measured(piece: Piece, files: Files, slot: int, entry: TensorEntry, start: i
     """One source's statistic: the same range as the weights, or the whole of it."""
     statistic = piece.tensor.merger.statistic
     if statistic is not None and statistic.per_element:
-        values = files.read(1000 + slot, entry, start, count)
+        values = files.read(("statistic", slot), entry, start, count)
         return shaped(values.to(files.device), piece.tensor.merger.granularity, piece.tensor.shape)
     return files.whole(entry).to(files.device)
 

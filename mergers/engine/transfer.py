@@ -27,6 +27,7 @@ class Files:
         self.device = device
         self.descriptors: dict[tuple[str, int], int] = {}
         self.buffers: dict[object, Tensor] = {}
+        self.kept: dict[TensorEntry, Tensor] = {}
         self.factors: dict[LowRank, tuple[Tensor, Tensor]] = {}
         self.bytes_read = 0
         self.bytes_written = 0
@@ -40,11 +41,16 @@ class Files:
         return values
 
     def whole(self, entry: TensorEntry) -> Tensor:
-        """A whole tensor in its own shape and memory, once per work item: for what is small, or measured."""
-        slot = ("whole", entry.path, entry.start)
-        if slot not in self.buffers:
-            self.buffers[slot] = self.read(-1, entry, 0, entry.elements).clone().view(entry.shape)
-        return self.buffers[slot]
+        """A whole tensor in its own shape and memory, kept until `forget_whole`: for what is small, or measured."""
+        if entry not in self.kept:
+            self.kept[entry] = self.read("whole", entry, 0, entry.elements).clone().view(entry.shape)
+        return self.kept[entry]
+
+    def forget_whole(self) -> None:
+        """Let go of what was read whole, when the tensor that it belongs to is done."""
+        self.kept.clear()
+        self.factors.clear()
+        self.buffers.pop("whole", None)
 
     def run(self, slot: object, entry: TensorEntry, start: int, count: int) -> Tensor:
         """The bytes of a run of elements as they lie on disk."""

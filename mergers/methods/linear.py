@@ -32,6 +32,8 @@ class WeightedAverage(Method):
 
     weights: tuple[float, ...] | None = None
 
+    on_device: ClassVar[bool] = True
+
     def check(self, source_names: Sequence[str]) -> None:
         """Raise ConfigError unless there is one finite, non-negative weight per source and they sum to 1."""
         if len(source_names) < 2:
@@ -62,6 +64,7 @@ class WiseFT(Method):
 
     alpha: float = 0.5
 
+    on_device: ClassVar[bool] = True
     SOURCES: ClassVar[tuple[str, ...]] = ("previous", "tuned")
 
     @property

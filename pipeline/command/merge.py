@@ -14,7 +14,6 @@ from pipeline.command.workers import hire
 from pipeline.config.merge_request import MergeRequest, open_request
 from pipeline.config.merge_source import request_from_file, request_from_options
 
-"""Threads of a merge in this process, if there are as many processors: beyond them the disk is the limit."""
 OPTIONS = {
     "fix its view, or set partial: true": "add --partial",
     "set allow_nonfinite": "add --allow-nonfinite",

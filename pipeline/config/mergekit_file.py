@@ -88,7 +88,9 @@ def roles(file: YamlFile, name: str, method: Shared, entries: list[Entry], base:
             raise file.error(
                 ("base_model",), f"{name} measures nothing from a base, and '{base}' is not among its models; remove base_model, or list it"
             )
-        return entries * 2 if name == "passthrough" and len(entries) == 1 else entries, None
+        if name == "passthrough" and len(entries) != 1:
+            raise file.error(("models",), f"passthrough takes one model as it is, got {len(entries)}; to merge them choose a method")
+        return entries * 2 if name == "passthrough" else entries, None
     if not others:
         raise file.error(("models",), f"there is nothing to merge into the base '{base}'; list another model")
     if method.base is Base.FIRST:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from foundation.errors import ResourceError
 from mergers import InProcess, ItemOutcome, Merger, Source, WorkItem, execute, plan_merge, read_checkpoint
 from mergers.engine.execute import Executor
 from pipeline.step import Outcome
@@ -58,7 +59,7 @@ class RayActors:
             while waiting or running:
                 (ended,), _ = ray.wait([*running, *(self.starting if waiting else ())], num_returns=1)
                 if ended in self.starting:  # an actor gets items once it is up: there may be no processor for it before others end
-                    ray.get(ended)
+                    _result(ended)
                     actor = self.starting.pop(ended)
                     self.ready.append(actor)
                     for _ in range(IN_FLIGHT):
@@ -104,13 +105,17 @@ class _Worker:
         return function(item)
 
 
-def _result(reference: Any) -> ItemOutcome:
+def _result(reference: Any) -> Any:
+    """What an actor returned, or the error it raised; ResourceError where Ray lost the actor for good."""
     import ray
 
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise error.cause or error from error
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ResourceError(f"Ray lost a merge actor ({type(error).__name__}: {reason}); free memory, or use fewer") from error
 
 
 def executor_for(actors: int) -> AbstractContextManager[Executor]:

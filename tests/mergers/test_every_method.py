@@ -122,6 +122,24 @@ def test_values_that_are_not_finite_are_found_in_any_pass(bench, example):
     assert not (bench.root / "out").exists()
 
 
+@every_method
+def test_integers_and_what_only_the_base_holds_are_copied(bench, example):
+    trial = Trial(bench, example)
+    trial.merge("without", partial=True)
+    positions = torch.arange(70000)
+    for tensors in (*trial.models.values(), *([trial.base] if trial.base else [])):
+        tensors["position_ids"] = positions
+    if trial.base:
+        trial.base["tower.weight"] = torch.randn(12, 3)
+    trial.sources = [trial.source(name, tensors) for name, tensors in trial.models.items()]
+    trial.anchor = trial.base and trial.source("base", trial.base)
+    trial.merge("with", partial=True)
+    made = bench.load("with")
+    assert bits(made.pop("position_ids")) == bits(positions)
+    assert trial.base is None or bits(made.pop("tower.weight")) == bits(trial.base["tower.weight"])
+    assert {name: bits(tensor) for name, tensor in made.items()} == {name: bits(tensor) for name, tensor in bench.load("without").items()}
+
+
 def test_equal_blocks_of_unequal_tensors_are_scaled_like_the_rest_by_slerp(bench, monkeypatch):
     """Its coefficients need not sum to 1, so copying what happens to be equal would depend on the cutting."""
     first, second = torch.randn(400), torch.randn(400)

@@ -4,15 +4,17 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_models import random_tensors
 
 from foundation.errors import ConfigError, InputError, ResourceError
 from foundation.files import directory_manifest
-from mergers import WeightedAverage, execute, plan_merge
+from mergers import MERGERS, WeightedAverage, execute, plan_merge
+from mergers.checkpoints.header import read_header
 
 
 @dataclass(frozen=True)
@@ -146,3 +148,42 @@ def test_a_source_cut_short_after_planning_is_named(bench):
     os.truncate(paths["b"] / "model.safetensors", 500)
     with pytest.raises(InputError, match=r"b/model.safetensors ended early"):
         execute(plan)
+
+
+def test_a_device_is_refused_before_work_where_it_cannot_be_had(bench):
+    paths = {"a": bench.save("a", random_tensors(1)), "b": bench.save("b", random_tensors(2))}
+    plan = plan_merge(WeightedAverage(), bench.sources(**paths), bench.root / "out")
+    with pytest.raises(ConfigError, match="device is 'gpu'; a merge computes on cpu or cuda"):
+        execute(plan, device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ResourceError, match="torch finds no GPU here"):
+            execute(plan, device="cuda")
+    slerp = plan_merge(MERGERS["slerp"](), bench.sources(**paths), bench.root / "out")
+    with pytest.raises(ConfigError, match="slerp computes on the processor only"):
+        execute(slerp, device="cuda")
+    assert not (bench.root / "out").exists()
+
+
+def test_a_linked_output_is_written_where_the_link_leads(bench):
+    paths = {"a": bench.save("a", random_tensors(1)), "b": bench.save("b", random_tensors(2))}
+    (bench.root / "there").mkdir()
+    (bench.root / "out").symlink_to(bench.root / "there", target_is_directory=True)
+    bench.merge(WeightedAverage(), **paths)
+    assert (bench.root / "out").is_symlink()
+    assert (bench.root / "there" / "model.safetensors").exists()
+
+
+def test_statistics_of_other_tensors_are_refused(bench):
+    paths = {"a": bench.save("a", random_tensors(1)), "b": bench.save("b", random_tensors(2))}
+    renamed = {f"module.{name}": tensor.float().abs() for name, tensor in random_tensors(3).items()}
+    save_file(renamed, bench.root / "fisher.safetensors")
+    sources = [replace(source, statistics=read_header(bench.root / "fisher.safetensors")) for source in bench.sources(**paths)]
+    with pytest.raises(
+        InputError, match=r"statistics of source 'a' are for 5 tensors that it does not hold, e.g. 'module.model.embed.weight'"
+    ):
+        plan_merge(MERGERS["fisher"](), sources, bench.root / "out")
+    whole = {name: torch.ones(tensor.shape, dtype=torch.int32) for name, tensor in random_tensors(3).items()}
+    save_file(whole, bench.root / "whole.safetensors")
+    sources = [replace(source, statistics=read_header(bench.root / "whole.safetensors")) for source in sources]
+    with pytest.raises(InputError, match="of source 'a' has dtype I32"):
+        plan_merge(MERGERS["fisher"](), sources, bench.root / "out")

@@ -228,3 +228,8 @@ def test_every_note_and_default_belongs_to_a_field_of_ours() -> None:
     for name, method in MERGEKIT.items():
         ours = {option.ours for option in (*method.each.values(), *method.whole.values()) if option.ours}
         assert ours <= knobs_of(method.ours).keys(), name
+
+
+def test_passthrough_of_two_models_would_drop_one(asked: Asked) -> None:
+    with pytest.raises(ConfigError, match="passthrough takes one model as it is, got 2"):
+        asked("merge_method: passthrough\nmodels: [{model: a}, {model: b}]\n")
