@@ -23,11 +23,11 @@ MOST_ROWS = 40
 """Groups shown on the terminal; of more, those that are furthest apart."""
 COLUMNS = {
     "l2": "L2",
-    "relative_l2": "relative L2",
+    "relative_l2": "rel. L2",
     "cosine": "cosine",
-    "sign_disagreement": "signs differ %",
+    "sign_disagreement": "signs %",
     "ssd": "SSD %",
-    "truncated_ssd": "truncated SSD %",
+    "truncated_ssd": "TSSD %",
 }
 SHARES = ("sign_disagreement", "ssd", "truncated_ssd")
 """Metrics that are told in percent."""
@@ -117,8 +117,8 @@ def show(found: Distances, console: Console) -> None:
     for pair in found.pairs:
         console.print(f"[bold]{escape(title_of(found, pair))}[/bold]", highlight=False, soft_wrap=True)
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("group", "parameters", *COLUMNS.values()):
-            table.add_column(name, justify="left" if name == "group" else "right")
+        for name in ("group", "weights", *COLUMNS.values()):
+            table.add_column(name, justify="left" if name == "group" else "right", no_wrap=name == "group")
         rows = [(group, found.group(pair, group)) for group in found.groups]
         rows = [(group, metrics) for group, metrics in rows if metrics["elements"]]
         for group, metrics in furthest(rows):
@@ -134,7 +134,7 @@ def show(found: Distances, console: Console) -> None:
 def title_of(found: Distances, pair: Pair) -> str:
     """What is compared, in a line."""
     what = f"task vectors from {found.base}" if found.base else "weights"
-    return f"{pair[0]} and {pair[1]}: {what}; truncated SSD keeps the largest {found.density:.4g} of each tensor"
+    return f"{pair[0]} and {pair[1]}: {what}; signs: share that differ; TSSD: SSD of the largest {found.density:.4g} of each tensor"
 
 
 def furthest(rows: list[tuple[Group, Metrics]]) -> list[tuple[Group, Metrics]]:
@@ -146,16 +146,22 @@ def furthest(rows: list[tuple[Group, Metrics]]) -> list[tuple[Group, Metrics]]:
 
 def cells(metrics: Metrics) -> list[str]:
     """A row's numbers as text: shares in percent, - for what is not defined."""
-    told = [f"{metrics['elements']:,.0f}"]
+    told = [many(metrics["elements"] or 0)]
     for name in METRICS:
         value = metrics[name]
         if value is None:
             told.append("-")
         elif name in SHARES:
-            told.append(f"{100 * value:.3f}")
+            told.append(f"{100 * value:.2f}")
         else:
-            told.append(f"{value:.5f}" if name == "cosine" else f"{value:.4g}")
+            told.append(f"{value:.4f}" if name == "cosine" else f"{value:.4g}")
     return told
+
+
+def many(count: float) -> str:
+    """A number of weights in a few characters."""
+    scale, unit = next(((scale, unit) for scale, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if count >= scale), (1, ""))
+    return f"{count / scale:.3g}{unit}"
 
 
 def say(console: Console, text: str) -> None:

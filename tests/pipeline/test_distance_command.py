@@ -47,7 +47,7 @@ def told(*arguments: object, **options: object) -> str:
 def test_two_checkpoints_are_shown_by_group_and_in_all(models):
     text = told(models[:2], None, None)
     lines = [line.split() for line in text.splitlines()]
-    assert text.startswith("first and second: weights; truncated SSD keeps the largest 0.2 of each tensor")
+    assert text.startswith("first and second: weights; signs: share that differ; TSSD: SSD of the largest 0.2")
     assert [" ".join(line[:-7]) for line in lines[2:]] == [
         "embeddings", "head", "layers.0 attention", "layers.0 mlp", "layers.0 norm", "layers.1 attention", "layers.1 mlp", "layers.1 norm",
         "all",
