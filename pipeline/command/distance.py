@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from foundation.errors import ConfigError
@@ -17,6 +16,7 @@ from mergers.distances.measure import Distances, Metrics, Pair, measure
 from mergers.distances.metrics import METRICS, Distance
 from mergers.engine.layout import ITEM_OUTPUT_BYTES
 from mergers.sources.source import Expert
+from pipeline.command.terminal import ByteProgress, say
 from pipeline.command.workers import hire
 
 MOST_ROWS = 40
@@ -61,15 +61,13 @@ def measure_distance(
         uri = tracking_uri(None, workspace)
     with ExitStack() as stack:
         executor = hire(stack, ceil(sources[0].checkpoint.nbytes / ITEM_OUTPUT_BYTES), actors, None)
-        bar = stack.enter_context(_bar(console))
-        task = bar.add_task("", total=None)
         found = measure(
             sources,
             below,
             density=density,
             partial=partial,
             executor=executor,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=stack.enter_context(ByteProgress(console)),
         )
     show(found, console)
     if output is not None:
@@ -162,13 +160,3 @@ def many(count: float) -> str:
     """A number of weights in a few characters."""
     scale, unit = next(((scale, unit) for scale, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if count >= scale), (1, ""))
     return f"{count / scale:.3g}{unit}"
-
-
-def say(console: Console, text: str) -> None:
-    """One line as it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _bar(console: Console) -> Progress:
-    columns = (BarColumn(bar_width=40), DownloadColumn(), TransferSpeedColumn(), "left", TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

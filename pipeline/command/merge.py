@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from foundation.errors import ConfigError, MergelineError
 from mergers import MergeResult, Plan, WeightedAverage, WiseFT, execute, method_name
+from pipeline.command.terminal import ByteProgress, say
 from pipeline.command.workers import hire
 from pipeline.config.merge_request import MergeRequest, open_request
 from pipeline.config.merge_source import request_from_file, request_from_options
@@ -87,9 +87,7 @@ def executed(plan: Plan, ways: Ways, console: Console) -> MergeResult:
     """The merge done, on actors or in this process, with a progress bar."""
     with ExitStack() as stack:
         executor = hire(stack, len(plan.items), ways.actors, ways.processes, ways.device)
-        bar = stack.enter_context(progress_bar(console))
-        task = bar.add_task("", total=plan.bytes_to_move)
-        return execute(plan, executor, lambda done, total: bar.update(task, completed=done, total=total), ways.device)
+        return execute(plan, executor, stack.enter_context(ByteProgress(console)), ways.device)
 
 
 def plan_file(path: Path, overrides: Sequence[str], console: Console) -> None:
@@ -152,14 +150,3 @@ def in_command_words(error: MergelineError, request: MergeRequest, words: dict[s
     if numbered:
         told.add_note(", ".join(numbered))
     return told
-
-
-def say(console: Console, line: str) -> None:
-    """A line as it is, neither coloured nor broken."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def progress_bar(console: Console) -> Progress:
-    """Bytes moved, their rate, and the time left."""
-    columns = (BarColumn(bar_width=40), DownloadColumn(), TransferSpeedColumn(), "left", TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

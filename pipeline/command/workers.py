@@ -20,12 +20,11 @@ def hire(stack: ExitStack, items: int, actors: int, processes: int | None, devic
         if device != "cpu":
             check_gpus()
         return stack.enter_context(RayActors(actors, gpus=0 if device == "cpu" else 1))
-    count = min(processes or min(MOST_PROCESSES, len(os.sched_getaffinity(0))), items)
-    if count <= 1 or device != "cpu":
+    if processes == 1 or device != "cpu":
         return InProcess()
     from mergers.engine.processes import Processes
 
-    return stack.enter_context(Processes(count))
+    return stack.enter_context(Processes(max(1, min(processes or min(MOST_PROCESSES, len(os.sched_getaffinity(0))), items))))
 
 
 def check_gpus() -> None:
