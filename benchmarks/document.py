@@ -53,7 +53,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], li
             "nothing to flush before each run, output to the same disk. Anonymous memory is the most that the process tree held at once;",
             "mapped page cache is not in it. Linear and SLERP read two checkpoints, the others a base and two. This project's seconds",
             "include SHA-256 of the output, flushing it to disk (fsync) and the NaN gate; mergekit does none of these. mergekit is given",
-            "the options that were fastest for the method in a run of each, and neither model card nor tokenizer to write. Equal bits:",
+            "the options that were fastest in a run of each on linear, and neither model card nor tokenizer to write. Equal bits:",
             "the share of elements that are the same in both outputs; all is computed in float32 here, in bfloat16 by mergekit (but for",
             "linear and SLERP), which is its usual and faster way.",
         ),
