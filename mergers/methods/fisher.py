@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from foundation.errors import InputError
 from mergers.merger import Inputs, Method, Statistic
-from mergers.methods.linear import average, compute_dtype
+from mergers.methods.linear import average, compute_dtype, weights_of_holders
 from mergers.methods.measured import (
     Missing,
     Shapes,
@@ -27,7 +27,6 @@ from mergers.methods.measured import (
     check_positive,
     check_shapes,
     measured_roles,
-    measured_weights,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Fisher(Method):
         """The average of one piece, over the sources that hold it; InputError if a Fisher is negative or not finite."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
-        weights = measured_weights(self.weights, inputs)
+        weights = weights_of_holders(self.weights, inputs)
         held = [value for value in inputs.statistics if value is not None]
         if len(held) < len(inputs.tensors):
             check_held("fisher", inputs.name, [None if value is None else () for value in inputs.statistics], self.missing, inputs.sources)

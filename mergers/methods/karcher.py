@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from foundation.errors import ConfigError, InputError
 from mergers.merger import Inputs
 from mergers.methods.gram import GramMethod, combine, known_gram, spherical_mean
-from mergers.methods.slerp import check_mean, mean_roles, weights_here
+from mergers.methods.linear import weights_of_holders
+from mergers.methods.slerp import check_mean, mean_roles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +57,7 @@ class Karcher(GramMethod):
         """The mean of one piece, over the sources that hold it; InputError if the search has not come to an end."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
-        coefficients, step = spherical_mean(known_gram(inputs), weights_here(self.weights, inputs), self.iterations, self.tolerance)
+        coefficients, step = spherical_mean(known_gram(inputs), weights_of_holders(self.weights, inputs), self.iterations, self.tolerance)
         if step > self.tolerance:
             raise InputError(
                 f"the Karcher mean of tensor '{inputs.name}' still moves by {step:.3g} radians after {self.iterations} iterations "

@@ -51,11 +51,7 @@ class WeightedAverage(Method):
 
     def merge(self, inputs: Inputs) -> Tensor:
         """The average of one piece; where a partial merge lacks sources, over those that hold it, with their weights scaled to sum to 1."""
-        if self.weights is None:
-            weights = (1.0 / len(inputs.tensors),) * len(inputs.tensors)
-        else:
-            weights = renormalised(tuple(self.weights[position] for position in inputs.positions), inputs.name)
-        return average(inputs.tensors, weights)
+        return average(inputs.tensors, weights_of_holders(self.weights, inputs))
 
 
 @dataclass(frozen=True)
@@ -111,6 +107,13 @@ def check_weights(weights: Sequence[float], source_names: Sequence[str]) -> None
     if abs(total - 1.0) > SUM_TOLERANCE:
         scaled = ", ".join(f"{weight / total:.6g}" for weight in weights) if total > 0 else "equal weights"
         raise ConfigError(f"weights sum to {total:.8g}: they must sum to 1 (within {SUM_TOLERANCE:g}); the nearest that do: {scaled}")
+
+
+def weights_of_holders(weights: tuple[float, ...] | None, inputs: Inputs) -> tuple[float, ...]:
+    """The weights of the sources that hold this tensor, summing to 1; equal ones unless given."""
+    if weights is None:
+        return (1.0 / len(inputs.tensors),) * len(inputs.tensors)
+    return renormalised(tuple(weights[position] for position in inputs.positions), inputs.name)
 
 
 def renormalised(weights: tuple[float, ...], name: str) -> tuple[float, ...]:

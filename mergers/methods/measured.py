@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from foundation.errors import ConfigError, InputError
-from mergers.merger import Inputs
-from mergers.methods.linear import check_weights, renormalised
+from mergers.methods.linear import check_weights
 
 Missing = Literal["error", "mean"]
 """Where some sources of a tensor have the statistic and others do not: refuse it, or take the plain weighted mean of that tensor."""
@@ -51,13 +50,6 @@ def check_shapes(statistic: str, name: str, expected: tuple[int, ...], shapes: S
 def labels(sources: Sequence[str], count: int) -> tuple[str, ...]:
     """How messages call the sources of a tensor: by name, or by number where names are not at hand."""
     return tuple(f"'{source}'" for source in sources) if len(sources) == count else tuple(f"source {index + 1}" for index in range(count))
-
-
-def measured_weights(weights: tuple[float, ...] | None, inputs: Inputs) -> tuple[float, ...]:
-    """The weights of the sources that hold this tensor, summing to 1; equal ones unless given."""
-    if weights is None:
-        return (1 / len(inputs.tensors),) * len(inputs.tensors)
-    return renormalised(tuple(weights[position] for position in inputs.positions), inputs.name)
 
 
 def measured_roles(statistic: str, weights: tuple[float, ...] | None, source_names: Sequence[str]) -> tuple[str, ...]:

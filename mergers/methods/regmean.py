@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from foundation.errors import InputError
 from mergers.merger import Granularity, Inputs, Method, Statistic
-from mergers.methods.linear import average
+from mergers.methods.linear import average, weights_of_holders
 from mergers.methods.measured import (
     Missing,
     Shapes,
@@ -34,7 +34,6 @@ from mergers.methods.measured import (
     check_positive,
     check_shapes,
     measured_roles,
-    measured_weights,
 )
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class RegMean(Method):
         """The merged tensor, rounded once to the first source's dtype, or as `average` gives it; InputError if a Gram is none."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
-        weights = measured_weights(self.weights, inputs)
+        weights = weights_of_holders(self.weights, inputs)
         shapes = [None if gram is None else tuple(gram.shape) for gram in inputs.statistics]
         self.check_statistics(inputs.name, tuple(inputs.tensors[0].shape), shapes, inputs.sources)
         if not shapes or None in shapes:

@@ -28,7 +28,7 @@ from foundation.errors import ConfigError
 from mergers.merger import Inputs, Need
 from mergers.methods.deltas import add_task_vectors, base_of, deltas
 from mergers.methods.gram import PARALLEL, GramMethod, combine, cosines, is_average, known_gram, spherical_mean
-from mergers.methods.linear import check_weights, renormalised
+from mergers.methods.linear import check_weights, weights_of_holders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +117,7 @@ class SphericalAverage(GramMethod):
         """The mean of one piece, over the sources that hold it."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
-        coefficients, _ = spherical_mean(known_gram(inputs), weights_here(self.weights, inputs), steps=1)
+        coefficients, _ = spherical_mean(known_gram(inputs), weights_of_holders(self.weights, inputs), steps=1)
         return combine(inputs.tensors, coefficients)
 
 
@@ -150,10 +150,3 @@ def check_mean(method: str, weights: tuple[float, ...] | None, source_names: Seq
 def mean_roles(weights: tuple[float, ...] | None, source_names: Sequence[str]) -> tuple[str, ...]:
     """The weight of each source on the sphere, in words."""
     return tuple(f"weight {weight:.6g} on the sphere" for weight in weights or (1 / len(source_names),) * len(source_names))
-
-
-def weights_here(weights: tuple[float, ...] | None, inputs: Inputs) -> tuple[float, ...]:
-    """The weights of the sources that hold this tensor, summing to 1; equal ones unless given."""
-    if weights is None:
-        return (1 / len(inputs.tensors),) * len(inputs.tensors)
-    return renormalised(tuple(weights[position] for position in inputs.positions), inputs.name)
