@@ -23,10 +23,13 @@ SHOWN = 3
 def load_model(directory: str | Path, dtype: "torch.dtype | str | None" = None) -> "PreTrainedModel":
     """The model in `directory`, on the CPU, in `dtype` (None: as stored), in evaluation mode.
 
-    Takes image-text-to-text models and causal language models. Raises InputError where the directory is no checkpoint, wants its own code,
-    is of another kind, or its tensors are not exactly the model's (names and shapes).
+    Takes image-text-to-text models and causal language models; where experts lie beside the weights, the model is a routed one (see
+    `models/experts.py`). Raises InputError where the directory is no checkpoint, wants its own code, is of another kind, or its tensors
+    are not exactly the model's (names and shapes).
     """
     from safetensors import SafetensorError
+
+    from models.experts import attach_experts, has_experts
 
     kind = class_for(directory)
     # Shape mismatches are let through here only to be refused below with the other faults, in one message.
@@ -40,17 +43,20 @@ def load_model(directory: str | Path, dtype: "torch.dtype | str | None" = None) 
         faults = ["lm_head and the token embeddings differ, although the config ties them"]
     if faults:
         raise InputError(f"{directory}: the tensors do not fit {type(model).__name__}: {'; '.join(faults)}; save the checkpoint again")
+    if has_experts(Path(directory)):
+        attach_experts(model, Path(directory))
     return model
 
 
 def class_for(directory: str | Path) -> Any:
     """The Auto* class that loads the model in `directory`; InputError where there is none."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     refuse_own_code(directory)
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise InputError(f"{directory}: its config.json fits no model that transformers has: {first_line(error)}") from error
     kinds: list[Any] = [AutoModelForImageTextToText, AutoModelForCausalLM]
     found = next((kind for kind in kinds if type(config) in kind._model_mapping), None)
@@ -132,11 +138,17 @@ def save_checkpoint(model: "PreTrainedModel", processor: Any, directory: str | P
     """Write model and processor to `directory` as a plain Hugging Face checkpoint, readable by whoever may read the directory.
 
     Tensor names on disk are those of the checkpoint the model was loaded from (for a model made from a config: the names its family uses
-    on the hub). Not atomic: write to a temporary neighbour and `publish_directory` it.
+    on the hub). A routed model's original is the checkpoint, its experts lie beside it. Not atomic: write to a temporary neighbour and
+    `publish_directory` it.
     """
+    from models.experts import experts_set_aside, routed_mlps, save_experts
+
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(target)
+    with experts_set_aside(model):
+        model.save_pretrained(target)
+    if routed_mlps(model):
+        save_experts(model, target)
     processor.save_pretrained(target)
     mask = os.umask(0)
     os.umask(mask)

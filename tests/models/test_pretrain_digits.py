@@ -16,10 +16,10 @@ from models.load import load_model, load_processor
 from tasks.digits import COLOR_NAMES, WORDS, DigitsTask, all_texts
 from tasks.registry import TASKS
 from tasks.task import Split
-from trainers import pretrain_digits as pretraining
-from trainers.pretrain_data import IGNORED, NO_COLOR, NO_DIGIT, encode
-from trainers.pretrain_digits import pace, pretrain_digits, shuffled
-from trainers.pretrain_spec import DigitsPretraining, Phase
+from trainers.pretraining import digits as pretraining
+from trainers.pretraining.data import IGNORED, NO_COLOR, NO_DIGIT, encode
+from trainers.pretraining.digits import pace, pretrain_digits, shuffled
+from trainers.pretraining.spec import DigitsPretraining, Phase
 
 SAMPLES = (("name", 40), ("describe", 24))
 SHORT = DigitsPretraining(
@@ -149,5 +149,5 @@ def test_a_recipe_that_cannot_be_followed_is_refused(changes: dict[str, object])
 
 
 def test_naming_the_recipe_loads_no_torch() -> None:
-    code = "import sys, trainers.pretrain_spec; print('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, trainers.pretraining.spec; print('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

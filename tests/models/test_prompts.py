@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from foundation.errors import InputError
 from models.digits_llava import CHAT_TEMPLATE, digits_processor, digits_tokenizer
-from models.prompts import conversation_text, question_text, tokenizer_of
+from models.prompts import IMAGE_MARK, Line, content, conversation, conversation_text, messages, question_text, tokenizer_of
+from tasks.task import IMAGE_MARK as TASKS_MARK
 
 CORPUS = ["Which digit is shown?", "three", "top left"]
 CHATML = (
@@ -85,3 +86,71 @@ def test_faults_are_named() -> None:
     endless.eos_token = None
     with pytest.raises(InputError, match="no eos_token"):
         conversation_text(endless, 0, "Q", "A")
+
+
+def test_images_stand_where_they_are_marked() -> None:
+    processor = PROCESSORS[CHATML]
+    turns = [Line("user", "<image>\nFirst"), Line("assistant", "A"), Line("user", "Then <image> and\n<image>"), Line("assistant", "B")]
+    text = conversation(processor, 3, turns).text
+    assert text.count("<image>") == 3
+    assert "user\n<image>First<|im_end|>" in text
+    assert "user\nThen <image> and<image><|im_end|>" in text
+    assert text.startswith(question_text(processor, 3, turns[2].text, turns[:2]))
+    assert IMAGE_MARK == TASKS_MARK
+
+
+def test_unmarked_images_come_first_and_once() -> None:
+    turns = [Line("system", "S"), Line("user", "Q"), Line("assistant", "A"), Line("user", "R")]
+    shown = [[part["type"] for part in message["content"]] for message in messages(PROCESSORS[CHATML], 2, turns)]
+    assert shown == [["text"], ["image", "image", "text"], ["text"], ["text"]]
+
+
+@given(st.lists(st.sampled_from(["<image>", "\n", "a", " "]), max_size=8).map("".join))
+def test_only_line_breaks_beside_marks_are_lost(text: str) -> None:
+    parts = content(0, text)
+    assert sum(part["type"] == "image" for part in parts) == text.count("<image>")
+    words = "".join(part["text"] for part in parts if part["type"] == "text")
+    assert words.strip("\n") == text.replace("<image>", "").strip("\n")
+
+
+def test_numbers_of_images_that_do_not_match_are_refused() -> None:
+    with pytest.raises(InputError, match=r"2 image\(s\) are given but <image> stands 1 time"):
+        question_text(PROCESSORS[CHATML], 2, "<image>\nQ")
+    with pytest.raises(InputError, match="what the assistant says holds <image>"):
+        conversation_text(PROCESSORS[CHATML], 1, "Q", "<image>")
+    tokenizer = digits_tokenizer(CORPUS)
+    tokenizer.chat_template = CHATML
+    with pytest.raises(InputError, match="no image processor"):
+        question_text(tokenizer, 0, "<image>Q")
+
+
+def test_a_turn_that_a_template_leaves_out_is_refused() -> None:
+    tokenizer = digits_tokenizer(CORPUS)
+    tokenizer.chat_template = "{% for message in messages if message['role'] != 'system' %}<|user|>{{ message['content'] }}{% endfor %}"
+    with pytest.raises(InputError, match=r"leaves out or rewrites turn 1, the system's 'Be brief\.'"):
+        conversation(tokenizer, 0, [Line("system", "Be brief."), Line("user", "Q"), Line("assistant", "A")])
+
+
+def test_today_is_the_same_day_every_day() -> None:
+    tokenizer = digits_tokenizer(CORPUS)
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}: " + CHATML
+    assert question_text(tokenizer, 0, "Q").startswith("26 Jul 2024: <|im_start|>")
+
+
+def test_generation_marks_say_what_is_learned() -> None:
+    """Where a template has them: also for an answer that is written in another way later on, and with the end token outside of them."""
+    tokenizer = digits_tokenizer(CORPUS)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] }}:{% if message['role'] == 'assistant' %}{% if loop.last %} So,{% endif %}"
+        "{% generation %} {{ message['content'] }}{% endgeneration %}<eos>{% else %} {{ message['content'] }};{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    said = conversation(tokenizer, 0, [Line("user", "Q"), Line("assistant", "A"), Line("user", "R"), Line("assistant", "B")])
+    assert said.text == "user: Q;assistant: A<eos>user: R;assistant: So, B<eos>"
+    assert [said.text[start:end] for start, end in said.learned] == [" A<eos>", " B<eos>"]
+    assert said.text[: said.prompt] == "user: Q;assistant: A<eos>user: R;assistant:"
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{% generation %} {{ message['content'] }}", "{{ message['content'] }}{% generation %}"
+    )
+    with pytest.raises(InputError, match="leave out"):
+        conversation(tokenizer, 0, [Line("user", "Q"), Line("assistant", "A")])
