@@ -21,14 +21,44 @@ class Split(StrEnum):
     TEST = "test"
 
 
+IMAGE_MARK = "<image>"
+"""Stands in a turn's text where an image is shown. Images that no mark asks for come before the first user turn's text."""
+
+
+class Role(StrEnum):
+    """Who speaks in a conversation."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side says; `text` may hold IMAGE_MARK."""
+
+    role: Role
+    text: str
+
+
 @dataclass(frozen=True)
 class Example:
-    """One question about zero or more images, with its right answer. `key` names it uniquely within its task."""
+    """One question about zero or more images, with its right answer. `key` names it uniquely within its task.
+
+    `before` is the conversation up to the question, first to last: at most one system turn, then user and assistant in turn. What the
+    assistant says in it is learned like the answer. The images are those of the whole conversation, in the order in which they are shown.
+    """
 
     key: str
     images: "tuple[Image, ...]"
     question: str
     answer: str
+    before: tuple[Turn, ...] = ()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The whole conversation, the answer last."""
+        return (*self.before, Turn(Role.USER, self.question), Turn(Role.ASSISTANT, self.answer))
 
 
 @runtime_checkable
