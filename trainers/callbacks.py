@@ -1,33 +1,42 @@
 """What the loop does besides learning: say how it goes, stop at a loss that is no number, and make checkpoints count.
 
-Neither keeps state of its own: the losses of the open window lie in the Trainer's state, which a checkpoint carries, so a resumed stage
-logs the same values at the same steps as an undisturbed one.
+The losses of the open window lie in the Trainer's state, which a checkpoint carries, so a resumed stage logs the same values at the same
+steps as an undisturbed one.
 """
 
 import math
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from foundation.errors import InputError
-from trainers.resume import keep_newest, seal
+from trainers.checkpoints.disk import check_room
+from trainers.checkpoints.resume import keep_newest, room_needed, seal
+from trainers.workers import first_decides
+
+OVERFLOWS = 20
+"""Optimizer steps in a row that float16 may skip while its loss scale comes down; it halves each time, and starts at 2^16."""
 
 Log = Callable[[int, dict[str, float]], None]
 
 
 class Progress(TrainerCallback):
-    """Every `every` steps and at the end, gives `report` the mean loss since the last time, the learning rate and the gradient norm.
+    """Every `every` steps and at the end, gives `report` the mean loss since the last time, and the step's own penalty, learning rate
+    and gradient norm.
 
     The Trainer logs every step to it, the loss averaged over the workers, so at a loss that is no finite number all workers stop together,
-    before a checkpoint of that step is written. The norm is the one before clipping.
+    before a checkpoint of that step is written. The norm is the one before clipping. Where it is no finite number, so do they, except with
+    float16, which skips such a step: there at OVERFLOWS in a row, or when no step of the stage has counted.
     """
 
     def __init__(self, every: int, report: Log | None) -> None:
         self.every = every
         self.report = report
+        self.overflows = 0
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Mapping[str, float] | None = None, **_: Any
@@ -36,15 +45,18 @@ class Progress(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         step = state.global_step
-        for value in ("loss", "grad_norm"):
-            if not math.isfinite(logs.get(value, 0.0)):
-                raise InputError(
-                    f"training broke at step {step} of {state.max_steps}: {value} is {logs[value]} with learning_rate "
-                    f"{args.learning_rate:g} ({logs['learning_rate']:.3g} at this step); lower it, or look for broken examples in the task"
-                )
+        broken = [value for value in ("loss", "penalty", "grad_norm") if not math.isfinite(logs.get(value, 0.0))]
+        self.overflows = self.overflows + 1 if broken == ["grad_norm"] else 0
+        if broken and not (args.fp16 and 0 < self.overflows < min(OVERFLOWS, state.max_steps)):
+            raise InputError(
+                f"training broke at step {step} of {state.max_steps}: {broken[0]} is {logs[broken[0]]} with learning_rate "
+                f"{args.learning_rate:g} ({logs['learning_rate']:.3g} at this step); lower it, or look for broken examples in the task"
+                + (", or set precision: bfloat16" if args.fp16 else "")
+            )
         if self.report and state.is_world_process_zero and (step % self.every == 0 or step == state.max_steps):
             window = {"train/loss": recent_loss(state, self.every)}
-            self.report(step, window | {f"train/{name}": float(logs[name]) for name in ("learning_rate", "grad_norm") if name in logs})
+            known = [name for name in ("penalty", "learning_rate", "grad_norm") if math.isfinite(logs.get(name, math.nan))]
+            self.report(step, window | {f"train/{name}": float(logs[name]) for name in known})
         del state.log_history[: -self.every]
 
 
@@ -56,9 +68,13 @@ class Checkpointing(TrainerCallback):
         self.work = work
         self.stage = stage
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
-        """Decide whether this step is kept."""
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> TrainerControl:
+        """Decide whether this step is kept; ResourceError where there is no room for it."""
         control.should_save = state.global_step % self.every == 0 and state.global_step < state.max_steps
+        if control.should_save:
+            first_decides(lambda: check_room(room_needed(model), self.work, f"the checkpoint of step {state.global_step}"))
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -68,6 +84,26 @@ class Checkpointing(TrainerCallback):
         if state.is_world_process_zero:
             seal(self.work / f"checkpoint-{state.global_step}", self.stage)
             keep_newest(self.work)
+
+
+class RandomNumbers(TrainerCallback):
+    """Random numbers for a worker that the checkpoint has none of, because there were fewer or more workers when it was written.
+
+    The Trainer would then go on with those of the stage's first step. They are drawn from (seed, step, worker) instead: the stage goes on
+    the same way each time, though not as it would have with the workers it had.
+    """
+
+    def __init__(self, resumed_from: Path | None, seed: int) -> None:
+        self.resumed_from = resumed_from
+        self.seed = seed
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Once, at the first step after a resume: the Trainer has read by now what is there."""
+        name = "rng_state.pth" if args.world_size == 1 else f"rng_state_{args.process_index}.pth"
+        if self.resumed_from and not (self.resumed_from / name).exists():
+            address = sha256(f"resumed/{self.seed}/{state.global_step}/{args.process_index}".encode()).digest()
+            set_seed(int.from_bytes(address[:4]))
+        self.resumed_from = None
 
 
 def recent_loss(state: TrainerState, every: int) -> float:

@@ -2,29 +2,57 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from foundation.errors import InputError
-from trainers.order import StageOrder
-from trainers.resume import load_trained, save_trained
-from trainers.spec import Batches, Precision, Schedule, TrainSpec
-from trainers.strategy import Adaptation
+from trainers.checkpoints.resume import load_trained, save_trained, whole
+from trainers.counted_loss import counting_loss, uncounted
+from trainers.data.order import StageOrder
+from trainers.parallelize import (
+    Uses,
+    check_parallel,
+    check_sharded,
+    load_whole_optimizer_state,
+    looks_for_unused,
+    parallelize,
+    whole_optimizer_state,
+)
+from trainers.parameter_groups import parameter_groups
+from trainers.spec import Batches, Precision, Schedule, Sharding, TrainSpec
+from trainers.strategy import Adaptation, Penalty
+from trainers.workers import leave_at_exit, summed, together
 
 SCHEDULES = {Schedule.COSINE: "cosine", Schedule.LINEAR: "linear", Schedule.CONSTANT: "constant_with_warmup"}
 """Our names for the Trainer's schedules; each begins with the warm-up."""
 
+AT_ONCE = 32
+"""Weights whose penalty's gradients are in memory at one time beside those they are added to."""
+
 Collate = Callable[[Sequence[int]], dict[str, torch.Tensor]]
 
 
-def training_arguments(spec: TrainSpec, batches: Batches, work: Path) -> TrainingArguments:
-    """The Trainer's settings for this stage; making them also sets up the device and, with several workers, the process group."""
-    args = TrainingArguments(
+class StageArguments(TrainingArguments):
+    """The Trainer's settings, and the stage's own beside them."""
+
+    spec: TrainSpec
+
+
+def training_arguments(spec: TrainSpec, batches: Batches, work: Path) -> StageArguments:
+    """The Trainer's settings for this stage; making them also sets up the device and, with several workers, the process group.
+
+    Raises ConfigError and ResourceError for a distribution or precision that cannot be honoured here.
+    """
+    check_parallel(spec, torch.cuda.is_available())
+    started_outside = together()
+    args = StageArguments(
         output_dir=str(work),
         max_steps=batches.steps,
         per_device_train_batch_size=batches.micro_batch,
@@ -40,6 +68,7 @@ def training_arguments(spec: TrainSpec, batches: Batches, work: Path) -> Trainin
         optim="adamw_torch",
         seed=spec.seed,
         bf16=spec.precision is Precision.BFLOAT16,
+        fp16=spec.precision is Precision.FLOAT16,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -49,6 +78,9 @@ def training_arguments(spec: TrainSpec, batches: Batches, work: Path) -> Trainin
         remove_unused_columns=False,
         dataloader_num_workers=0,
     )
+    if together() and not started_outside:
+        leave_at_exit()
+    args.spec = spec
     args._n_gpu = min(args.n_gpu, 1)  # one process uses one GPU; the Trainer would spread over all it sees and enlarge the batch
     return args
 
@@ -56,10 +88,12 @@ def training_arguments(spec: TrainSpec, batches: Batches, work: Path) -> Trainin
 class StageTrainer(Trainer):
     """The loop of one stage over the examples that `collate` makes batches of, from their indices."""
 
+    optimizer: Any
+
     def __init__(
         self,
         model: PreTrainedModel,
-        args: TrainingArguments,
+        args: StageArguments,
         order: StageOrder,
         collate: Collate,
         adaptation: Adaptation,
@@ -67,8 +101,33 @@ class StageTrainer(Trainer):
     ) -> None:
         self.order = order
         self.adaptation = adaptation
+        self.spec = args.spec
+        self.sharded = args.spec.sharding is not Sharding.NONE
+        self.uses = Uses.of(model)
+        self.showing: list[int] = []
+        self.penalised: torch.Tensor | None = None
+        self.counting = counting_loss(model)
+        args.ddp_find_unused_parameters = looks_for_unused(model, args.world_size, args.device)
+        parallelize(model, args.spec, args.device)
         super().__init__(model, args, data_collator=collate, train_dataset=range(order.examples), callbacks=callbacks)
+        # Some families tell the Trainer to leave the count out, though their loss takes it: a batch would be a mean of means.
+        self.model_accepts_loss_kwargs = True
         self.remove_callback(PrinterCallback)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW over the stage's parameter groups."""
+        if self.optimizer is None:
+            betas = (self.spec.adam_beta1, self.spec.adam_beta2)
+            groups = parameter_groups(self.model, self.spec)
+            self.optimizer = torch.optim.AdamW(groups, lr=self.spec.learning_rate, betas=betas, eps=self.spec.adam_epsilon)
+        return self.optimizer
+
+    def _prepare_for_training(self, *args: Any) -> Any:
+        """As the Trainer does; then make sure that what was asked for is what there is."""
+        prepared = super()._prepare_for_training(*args)
+        if self.sharded:
+            check_sharded(self.model, self.model_wrapped)
+        return prepared
 
     def get_train_dataloader(self) -> DataLoader:
         """Micro batches in the stage's order; with several workers each takes its turn."""
@@ -82,28 +141,99 @@ class StageTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The micro batches of an optimizer step and the count of their answer tokens on all workers.
+
+        Where it matters, all workers also hear which of them show images; InputError, on all, where one would learn nothing.
+        """
+        batches, answer_tokens = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.uses.all_for_images or (self.sharded and self.uses.some_for_images):
+            self.showing = summed(["pixel_values" in batch for batch in batches], device)
+            if self.uses.all_for_images and min(self.showing) < self.args.world_size:
+                raise InputError(
+                    f"training broke at step {self.state.global_step + 1} of {self.state.max_steps}: a micro batch shows no image, but all "
+                    "that is trained runs for images alone; leave out the examples without images, or train the language model too"
+                )
+        return batches, answer_tokens
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of one micro batch; after the last of a step, the gradient of the strategy's penalty on the weights."""
+        if self.sharded and self.uses.seldom:  # what no worker used stays without a gradient, as it does on one worker
+            self.model.set_reduce_scatter_unused_params(self.uses.experts or self.showing.pop(0) > 0)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.adaptation.penalty is not None and self.accelerator.sync_gradients:
+            self._add_penalty(self.adaptation.penalty)
+        return loss
+
+    def _add_penalty(self, penalty: Penalty) -> None:
+        """Add the penalty's gradient to those of all workers' batches; each worker computes it, from the weights or pieces it holds."""
+        value = penalty(self.model)
+        scaler = self.accelerator.scaler
+        scaled = value if scaler is None else scaler.scale(value)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        for first in range(0, len(trained), AT_ONCE):  # not by backward(), to which DDP would listen
+            some = trained[first : first + AT_ONCE]
+            for parameter, gradient in zip(some, torch.autograd.grad(scaled, some, retain_graph=True, allow_unused=True), strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        self.penalised = value.detach()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the Trainer does, with the penalty of the step."""
+        if self.penalised is not None and "loss" in logs:
+            logs = {**logs, "penalty": float(self.penalised)}
+        super().log(logs, start_time)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
     ) -> Any:
-        """The model's own loss over the answer tokens, or the strategy's."""
+        """The model's own loss over the answer tokens of the global batch, or the strategy's."""
         hook = self.adaptation.loss
         if hook is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if num_items_in_batch is None:
-            raise InputError(f"{type(self.model).__name__} takes no num_items_in_batch, which a strategy with a loss of its own needs")
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
-        # Workers' gradients are averaged, but each loss is already its share of the global batch: undo the average.
-        loss = hook(self.accelerator.unwrap_model(model), inputs, outputs, num_items_in_batch) * self.accelerator.num_processes
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        else:
+            assert num_items_in_batch is not None
+            outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+            # Workers' gradients are averaged, but each loss is already its share of the global batch: undo the average.
+            loss = hook(self.accelerator.unwrap_model(model), inputs, outputs, num_items_in_batch) * self.accelerator.num_processes
+        if not self.counting.counted:
+            raise InputError(uncounted(self.model))
         return (loss, outputs) if return_outputs else loss
+
+    def _defer_fsdp_gradient_reduction(self) -> Any:
+        """Not deferred: gradients held back over several micro batches would lie whole on every worker."""
+        return nullcontext()
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """The norm of all gradients before clipping, whole on every worker."""
+        return whole(super()._clip_grad_norm(model))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The weights of a checkpoint: the trained ones, by their names in memory."""
-        if self.args.should_save:
-            save_trained(self.model, Path(output_dir or self.args.output_dir))
+        if self.args.should_save or self.sharded:
+            save_trained(self.model, Path(output_dir or self.args.output_dir), write=self.args.should_save)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         """Restore exactly what `save_model` wrote. The Trainer's own way does not insist on the names and only warns."""
         load_trained(model or self.model, Path(resume_from_checkpoint))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """As the Trainer writes them; sharded state is put together first, so that the files are the same for any sharding."""
+        if not self.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole_optimizer_state(self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir, OPTIMIZER_NAME))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """What `_save_optimizer_and_scheduler` wrote, sharded or not."""
+        if not self.sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_whole_optimizer_state(self.optimizer, torch.load(Path(checkpoint, OPTIMIZER_NAME), map_location="cpu", weights_only=True))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER_NAME), weights_only=True))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: nobody reads it, and the count walks over all parameters at every step."""

@@ -3,8 +3,9 @@
 A worker is a process with its own copy of the model. Ray Train and torchrun say how many there are by WORLD_SIZE; without it there is one.
 """
 
+import atexit
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -24,6 +25,15 @@ def together() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def leave_at_exit() -> None:
+    """Take the process group down when this process ends.
+
+    For whoever started it. A process that ends with its group up destroys running threads, and now and then dies of that (SIGABRT,
+    "terminate called without an active exception") when all its work is done.
+    """
+    atexit.register(lambda: dist.destroy_process_group() if together() else None)
+
+
 def first_decides(decide: Callable[[], Decision]) -> Decision:
     """What `decide` gives on the first worker, on all of them. What it raises there is raised on all of them."""
     if not together() or dist.get_world_size() == 1:
@@ -38,6 +48,15 @@ def first_decides(decide: Callable[[], Decision]) -> Decision:
     if isinstance(told[0], Exception):
         raise told[0]
     return told[0]  # type: ignore[return-value]
+
+
+def summed(values: Sequence[int], device: torch.device) -> list[int]:
+    """The sums of `values` over all workers, which call this with equally many."""
+    if not together():
+        return list(values)
+    totals = torch.tensor(values, device=device)
+    dist.all_reduce(totals)
+    return totals.tolist()
 
 
 @contextmanager

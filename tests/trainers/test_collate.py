@@ -1,17 +1,24 @@
 """What a batch holds: the loss lies on the answer alone, and a kept row is the row that would be made."""
 
+import re
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from foundation.errors import InputError
 from models.load import load_processor
-from models.prompts import question_text
+from models.prompts import Conversation, question_text
 from tasks.registry import get_task
 from tasks.task import Example, Split
-from trainers.collate import IGNORED, AnswerCollator, stack_padded
+from trainers.data.collate import IGNORED, AnswerCollator, concatenate, side_by_side
+from trainers.data.encoding import encode, labels_of
+from trainers.data.lengths import Alike, measure
+from trainers.spec import Grouping, TrainSpec
 
 EXAMPLES = [example for name in ("parity", "describe", "cell") for example in get_task(name).examples(Split.TRAIN, 3)]
 
@@ -76,30 +83,79 @@ def test_examples_with_several_images_are_not_mixed_up(processor: Any) -> None:
     collate = AnswerCollator(some, processor)
     batch = collate([0, 1])
     assert len(batch["pixel_values"]) == 2
-    assert not collate.rows
+    assert len(collate.rows[0]["pixel_values"]) == 2
+    assert "pixel_values" not in collate.rows[1]
     assert (batch["labels"] != IGNORED).any(dim=1).all()
 
 
-def test_a_prompt_that_melts_into_the_answer_is_refused(processor: Any) -> None:
-    class Melting:
-        """A tokenizer of whole texts."""
+def test_a_row_is_the_same_whatever_it_is_encoded_with(processor: Any) -> None:
+    together = encode(processor, EXAMPLES)
+    for example, row in zip(EXAMPLES, together, strict=True):
+        alone = encode(processor, [example])[0]
+        assert alone.keys() == row.keys()
+        assert all(torch.equal(alone[name], row[name]) for name in alone)
 
-        def __call__(self, texts: list[str]) -> dict[str, list[list[int]]]:
-            return {"input_ids": [[len(text)] for text in texts]}
 
-    class Melted:
-        """The digits processor with that tokenizer for counting."""
+def test_an_example_that_is_too_long_is_refused(processor: Any) -> None:
+    lengths = [len(row["input_ids"]) for row in encode(processor, EXAMPLES)]
+    longest = max(lengths)
+    AnswerCollator(EXAMPLES, processor, max_length=longest)(range(len(EXAMPLES)))
+    key = re.escape(EXAMPLES[lengths.index(longest)].key)
+    with pytest.raises(InputError, match=rf"example '{key}' is {longest} tokens long, but max_length is {longest - 1}"):
+        AnswerCollator(EXAMPLES, processor, max_length=longest - 1)(range(len(EXAMPLES)))
 
-        chat_template = processor.chat_template
-        apply_chat_template = processor.apply_chat_template
 
-    melted: Any = Melted()
-    melted.tokenizer = Melting()
-    collate = AnswerCollator(EXAMPLES, melted)
-    with pytest.raises(InputError, match=r"example 'parity/train/0/0'.*cannot be learned alone"):
-        collate._answer_lengths(EXAMPLES[:1], ["whole text"])
+def test_what_is_wrong_with_an_example_is_said_with_its_key(processor: Any) -> None:
+    with pytest.raises(InputError, match=r"example 'marked': 1 image\(s\) are given but <image> stands 2 time"):
+        encode(processor, [Example("marked", EXAMPLES[0].images, "<image><image>?", "one")])
+    blind = copy(processor)
+    blind.chat_template = processor.chat_template.replace("<image>", "")
+    with pytest.raises(
+        InputError, match=r"example 'parity/train/0/0': LlavaProcessor refuses text or images: .* 0 <image> tokens and 1 images"
+    ):
+        encode(blind, EXAMPLES[:1])
+
+
+SAID = Conversation("ask one ask two", prompt=11, learned=((3, 7), (11, 15)))
+BORDERS = [(0, 3), (3, 7), (7, 11), (11, 15)]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "asked", "answer"),
+    [
+        (BORDERS, [7, 7, 7], None),
+        ([(0, 2), (2, 7), (7, 11), (11, 15)], [7, 7, 7], "' one'"),  # all of the first answer is in a token of its prompt
+        ([(0, 2), (2, 5), (5, 7), (7, 11), (11, 15)], [7, 7, 7], "' one'"),  # or its beginning
+        ([(0, 3), (3, 7), (7, 10), (10, 15)], [7, 7, 7], "' two'"),
+        (BORDERS, [7, 7, 8], "' two'"),  # the prompt has other tokens when nothing follows it
+    ],
+)
+def test_an_answer_that_cannot_be_learned_alone_is_refused(offsets: list[tuple[int, int]], asked: list[int], answer: str | None) -> None:
+    ids, prompt = torch.full((len(offsets),), 7), (asked, [(0, 3), (3, 7), (7, 11)])
+    example = Example("melting", (), "ask", "two")
+    if answer is None:
+        assert labels_of(ids, offsets, SAID, [], prompt, example).tolist() == [IGNORED, 7, IGNORED, 7]
+        return
+    with pytest.raises(InputError, match=rf"example 'melting'.*{answer}, so the answer cannot be learned alone"):
+        labels_of(ids, offsets, SAID, [], prompt, example)
 
 
 def test_tensors_of_different_size_are_filled_at_the_end() -> None:
-    stacked = stack_padded([torch.ones(2, 3), torch.ones(1, 4)], fill=7)
-    assert stacked.tolist() == [[[1, 1, 1, 7], [1, 1, 1, 7]], [[1, 1, 1, 1], [7, 7, 7, 7]]]
+    patches = concatenate([torch.ones(1, 2, 3), torch.ones(2, 1, 4)])
+    assert patches.tolist() == [[[1, 1, 1, 0]] * 2, [[1] * 4, [0] * 4], [[1] * 4, [0] * 4]]
+    assert side_by_side([torch.ones(2), torch.ones(3)], fill=7).tolist() == [[1, 1, 7], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("grouping", [Grouping.LENGTH, Grouping.MODALITY_LENGTH])
+def test_lengths_are_those_of_the_rows(processor: Any, grouping: Grouping) -> None:
+    """Also for images of other sizes, several of them, and none."""
+    pictures = [example.images[0] for example in EXAMPLES[:3]]
+    more = [Example("many", (*pictures, Image.new("L", (50, 9))), "Which?", "one"), Example("none", (), "Which?", "two")]
+    examples = [*EXAMPLES, *more]
+    expected = [len(row["input_ids"]) for row in encode(processor, examples)]
+    spec = TrainSpec(parts=("projector",), learning_rate=1.0, grouping=grouping, max_length=max(expected))
+    kinds = [True] * (len(examples) - 1) + [False]
+    assert measure(examples, processor, spec) == Alike(expected, kinds if grouping is Grouping.MODALITY_LENGTH else None)
+    with pytest.raises(InputError, match=r"1 of 11 examples are too long: example 'many' is \d+ tokens long, but max_length is"):
+        measure(examples, processor, replace(spec, grouping=Grouping.NONE, max_length=max(expected) - 1))
+    assert measure(examples, processor, replace(spec, grouping=Grouping.NONE)) == Alike()

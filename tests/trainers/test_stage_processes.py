@@ -27,22 +27,23 @@ from pathlib import Path
 import torch
 from tasks.registry import get_task
 from trainers.spec import TrainSpec
-from trainers.strategy import FineTuning
+from trainers.strategies.fine_tuning import FineTuning
 from trainers.train import train_stage
 
 @dataclass(frozen=True)
 class Hashed(FineTuning):
     # Plain fine-tuning that tells which weights this worker ends with.
-    def start(self, model):
-        return replace(super().start(model), finish=self.tell)
+    def start(self, model, context):
+        return replace(super().start(model, context), finish=self.tell)
     def tell(self, model):
         data = b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
         print(json.dumps({"weights": hashlib.sha256(data).hexdigest()}), flush=True)
+        return model
 
 start, output, work, fields = sys.argv[1:]
 spec = TrainSpec(**{**json.loads(fields), "parts": tuple(json.loads(fields)["parts"])})
 log = lambda step, values: print(json.dumps({"step": step, **values}), flush=True)
-result = train_stage(Path(start), get_task("parity"), spec, Path(output), Path(work), log, Hashed(spec.parts))
+result = train_stage(Path(start), get_task("parity"), spec, Path(output), Path(work), log, Hashed())
 print(json.dumps({"result": asdict(result)}), flush=True)
 """
 

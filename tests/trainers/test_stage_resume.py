@@ -11,16 +11,18 @@ import pytest
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from foundation.errors import ConfigError, InputError
+from foundation.errors import ConfigError, InputError, ResourceError
 from foundation.files import directory_manifest
 from models.load import load_model, load_processor
 from models.parts import set_trainable
 from tasks.registry import get_task
 from tasks.task import Split
-from trainers.collate import AnswerCollator
-from trainers.resume import MANIFEST, checkpoints, load_trained, save_trained
-from trainers.strategy import Adaptation, FineTuning
-from trainers.train import StageResult
+from trainers.checkpoints.resume import MANIFEST, checkpoints, load_trained, save_trained, seal
+from trainers.data.collate import AnswerCollator
+from trainers.strategies.fine_tuning import FineTuning
+from trainers.strategies.lora import LoRA
+from trainers.strategy import Adaptation, Context
+from trainers.train import StageResult, companion_files
 
 Stage = Callable[..., StageResult]
 Logged = list[tuple[int, dict[str, float]]]
@@ -48,9 +50,9 @@ class Crashing(FineTuning):
 
     at: int = field(default=0, repr=False)
 
-    def start(self, model: Any) -> Adaptation:
+    def start(self, model: Any, context: Context) -> Adaptation:
         """Freeze as FineTuning does."""
-        return replace(super().start(model), callbacks=(Crash(self.at),))
+        return replace(super().start(model, context), callbacks=(Crash(self.at),))
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def crash(stage: Stage, spec: Any) -> Callable[..., None]:
 
     def run(name: str, at: int, **options: Any) -> None:
         with pytest.raises(CrashError):
-            stage(name, strategy=Crashing(spec.parts, at), **options)
+            stage(name, strategy=Crashing(at), **options)
 
     return run
 
@@ -72,9 +74,9 @@ def steps_in(work: Path) -> list[str]:
 def test_a_crashed_stage_ends_as_if_undisturbed(stage: Stage, crash: Any, spec: Any, tmp_path: Path, at: int, resumed_from: int) -> None:
     whole: Logged = []
     parts: Logged = []
-    undisturbed = stage("whole", on_log=lambda *entry: whole.append(entry), strategy=Crashing(spec.parts))
+    undisturbed = stage("whole", on_log=lambda *entry: whole.append(entry), strategy=Crashing())
     crash("parts", at, on_log=lambda *entry: parts.append(entry))
-    resumed = stage("parts", on_log=lambda *entry: parts.append(entry), strategy=Crashing(spec.parts))
+    resumed = stage("parts", on_log=lambda *entry: parts.append(entry), strategy=Crashing())
     assert directory_manifest(tmp_path / "whole") == directory_manifest(tmp_path / "parts")
     assert (resumed.resumed_from_step, resumed.loss) == (resumed_from, undisturbed.loss)
     values = [entry for entry in whole if "train/loss" in entry[1]]
@@ -83,10 +85,10 @@ def test_a_crashed_stage_ends_as_if_undisturbed(stage: Stage, crash: Any, spec: 
 
 
 def test_crash_after_crash(stage: Stage, crash: Any, spec: Any, tmp_path: Path) -> None:
-    stage("whole", strategy=Crashing(spec.parts))
+    stage("whole", strategy=Crashing())
     for at in (3, 3, 5, 7):
         crash("parts", at)
-    stage("parts", strategy=Crashing(spec.parts))
+    stage("parts", strategy=Crashing())
     assert directory_manifest(tmp_path / "whole") == directory_manifest(tmp_path / "parts")
 
 
@@ -112,44 +114,108 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_passed_over(stage: Stage, crash: Any, spec: Any, tmp_path: Path, damage: str) -> None:
-    stage("whole", strategy=Crashing(spec.parts))
+    stage("whole", strategy=Crashing())
     crash("parts", 7)
     DAMAGE[damage](tmp_path / "parts-work" / "checkpoint-6")
-    assert stage("parts", strategy=Crashing(spec.parts)).resumed_from_step == 4
+    assert stage("parts", strategy=Crashing()).resumed_from_step == 4
     assert directory_manifest(tmp_path / "whole") == directory_manifest(tmp_path / "parts")
 
 
 def test_with_all_checkpoints_damaged_the_stage_starts_again(stage: Stage, crash: Any, spec: Any, tmp_path: Path) -> None:
-    stage("whole", strategy=Crashing(spec.parts))
+    stage("whole", strategy=Crashing())
     crash("parts", 7)
     for checkpoint in checkpoints(tmp_path / "parts-work"):
         flip(checkpoint / "scheduler.pt")
-    assert stage("parts", strategy=Crashing(spec.parts)).resumed_from_step == 0
+    assert stage("parts", strategy=Crashing()).resumed_from_step == 0
     assert directory_manifest(tmp_path / "whole") == directory_manifest(tmp_path / "parts")
 
 
-def test_execution_settings_may_change_on_the_way(stage: Stage, crash: Any, spec: Any, tmp_path: Path) -> None:
-    stage("whole", strategy=Crashing(spec.parts))
+@dataclass(frozen=True)
+class CrashingLoRA(LoRA):
+    """LoRA that crashes; its dropout draws random numbers at every step."""
+
+    at: int = field(default=0, repr=False)
+
+    def start(self, model: Any, context: Context) -> Adaptation:
+        """As LoRA does."""
+        return replace(super().start(model, context), callbacks=(Crash(self.at),))
+
+
+def test_random_numbers_of_other_workers(stage: Stage, tmp_path: Path) -> None:
+    """One worker goes on from what two left: not as if undisturbed, for it has no random numbers to go on with, but always the same way."""
+    stage("whole", strategy=CrashingLoRA(rank=4, dropout=0.5))
+    with pytest.raises(CrashError):
+        stage("same", strategy=CrashingLoRA(rank=4, dropout=0.5, at=5))
+    for copy in ("first", "second"):
+        shutil.copytree(tmp_path / "same-work", tmp_path / f"{copy}-work")
+        checkpoint = tmp_path / f"{copy}-work" / "checkpoint-4"
+        (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+        belongs_to = json.loads((checkpoint / MANIFEST).read_text())["stage"]
+        seal(checkpoint, belongs_to)
+    for name in ("same", "first", "second"):
+        torch.rand(len(name))
+        assert stage(name, strategy=CrashingLoRA(rank=4, dropout=0.5)).resumed_from_step == 4
+    whole, same, first, second = (directory_manifest(tmp_path / name) for name in ("whole", "same", "first", "second"))
+    assert whole == same != first == second
+
+
+def test_what_is_not_ours_in_the_work_directory_stays(stage: Stage, crash: Any, tmp_path: Path) -> None:
+    work = tmp_path / "parts-work"
+    (work / "checkpoint-final").mkdir(parents=True)
+    (work / "checkpoint-99").write_text("a file")
     crash("parts", 5)
-    assert stage("parts", strategy=Crashing(spec.parts), save_steps=1, log_steps=2).resumed_from_step == 4
+    assert stage("parts", strategy=Crashing()).resumed_from_step == 4
+    assert (work / "checkpoint-final").is_dir()
+    assert (work / "checkpoint-99").read_text() == "a file"
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_thrown_away(
+    stage: Stage, crash: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash("parts", 5)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "optimizer.pt")
+    with pytest.raises(ResourceError, match=r"checkpoint-4/optimizer.pt may not be read or removed by this process"):
+        stage("parts", strategy=Crashing())
+    assert steps_in(tmp_path / "parts-work") == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_execution_settings_may_change_on_the_way(stage: Stage, crash: Any, spec: Any, tmp_path: Path) -> None:
+    stage("whole", strategy=Crashing())
+    crash("parts", 5)
+    assert stage("parts", strategy=Crashing(), save_steps=1, log_steps=2).resumed_from_step == 4
     assert directory_manifest(tmp_path / "whole") == directory_manifest(tmp_path / "parts")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"learning_rate": 0.5}, "its learning_rate is 0.001, this stage's is 0.5"), ({}, "its start")]
+    ("change", "said"),
+    [
+        ({"learning_rate": 0.5}, "its learning_rate is 0.001, this stage's is 0.5"),
+        ({"flip": "model.safetensors"}, "its start"),
+        ({"flip": "chat_template.jinja"}, "its start"),
+    ],
 )
 def test_checkpoints_of_another_stage_are_refused(
     stage: Stage, crash: Any, spec: Any, base: Path, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     crash("parts", 5)
-    start = base
-    if not change:
-        start = tmp_path / "start"
-        shutil.copytree(base, start)
-        flip(start / "model.safetensors")
+    start = tmp_path / "start"
+    shutil.copytree(base, start)
+    if name := change.get("flip"):
+        flip(start / name)
     with pytest.raises(ConfigError, match=said):
-        stage("parts", start=start, strategy=Crashing(spec.parts), **change)
+        stage("parts", start=start, strategy=Crashing(), **({} if name else change))
     assert steps_in(tmp_path / "parts-work") == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_all_that_lies_beside_the_weights_belongs_to_a_start(base: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(base, start)
+    names = {path.name for path in base.iterdir()} - {"model.safetensors"}
+    assert names >= {"config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja"}
+    (start / "additional_chat_templates").mkdir()
+    for name in ("pytorch_model.bin", ".hidden", "additional_chat_templates/tool_use.jinja"):
+        (start / name).write_text("")
+    assert {path.name for path in companion_files(start)} == names | {"tool_use.jinja"}
 
 
 def test_weights_of_other_parts_are_not_taken(base: Path, tmp_path: Path) -> None:

@@ -30,7 +30,14 @@ SPEC = TrainSpec(parts=("projector",), learning_rate=1e-4)
         ({"weight_decay": -0.1}, "weight_decay is -0.1"),
         ({"warmup_ratio": 1.0}, "warmup_ratio is 1.0"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
-        ({"precision": "float16"}, "unknown precision 'float16'"),
+        ({"precision": "float8"}, "unknown precision 'float8'"),
+        ({"sharding": "all"}, "unknown sharding 'all'"),
+        ({"grouping": "size"}, "unknown grouping 'size'"),
+        ({"cpu_offload": True}, "cpu_offload is for sharded weights"),
+        ({"milestones": (0, 5)}, "milestones name step 0"),
+        ({"milestones": (5, 5)}, "name a step twice"),
+        ({"learning_rates": (("projector", 0.0),)}, "rate of projector is 0.0"),
+        ({"max_length": 0}, "max_length is 0"),
         ({"adam_beta2": 1.0}, "adam_beta2 is 1.0"),
         ({"seed": -1}, "seed is -1"),
         ({"threads": 0}, "threads is 0"),
@@ -40,6 +47,12 @@ SPEC = TrainSpec(parts=("projector",), learning_rate=1e-4)
 def test_impossible_values_are_refused_by_name(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         replace(SPEC, **change)
+
+
+def test_sharding_needs_several_workers() -> None:
+    with pytest.raises(ConfigError, match="sharding full needs several workers"):
+        check_workers(replace(SPEC, sharding="full"), 1)
+    check_workers(replace(SPEC, sharding="full"), 2)
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -66,8 +79,9 @@ def test_fewer_examples_than_a_batch_are_refused() -> None:
         plan_batches(SPEC, 1, 31)
 
 
-def test_only_saving_and_logging_are_execution() -> None:
-    assert {item.name for item in fields(TrainSpec)} - SPEC.identity.keys() == {"save_steps", "log_steps"}
+def test_how_a_stage_is_saved_and_logged_is_execution() -> None:
+    execution = {"save_steps", "log_steps", "gradient_checkpointing"}
+    assert {item.name for item in fields(TrainSpec)} - SPEC.identity.keys() == execution
 
 
 def test_default_rates_are_for_parts_that_exist() -> None:

@@ -1,8 +1,9 @@
 """Make the demo's base model from a seed, offline: a tiny LLaVA that can name, place, color and describe handwritten digits.
 
-Two phases, as `trainers/pretrain_spec.py` sets them out. (A) The vision tower alone learns what each cell of the canvas holds, on the layer
-LLaVA reads. (B) Projector and language model learn to answer, with the tower frozen. (Learning both at once from nothing stays at chance.)
-A hand-written loop in plain torch: two short phases, no checkpoints within. The bytes depend on seed, recipe and number of threads alone.
+Two phases, as `trainers/pretraining/spec.py` sets them out. (A) The vision tower alone learns what each cell of the canvas holds, on the
+layer LLaVA reads. (B) Projector and language model learn to answer, with the tower frozen. (Learning both at once from nothing stays at
+chance.) A hand-written loop in plain torch: two short phases, no checkpoints within. The bytes depend on seed, recipe and number of threads
+alone.
 """
 
 import math
@@ -21,8 +22,8 @@ from models.digits_llava import digits_llava, digits_processor
 from models.load import save_checkpoint
 from models.parts import LANGUAGE_MODEL, PROJECTOR, VISION_TOWER, set_trainable
 from tasks.digits import all_texts
-from trainers.pretrain_data import NO_COLOR, NO_DIGIT, Encoded, encode
-from trainers.pretrain_spec import DigitsPretraining, Phase
+from trainers.pretraining.data import NO_COLOR, NO_DIGIT, Encoded, encode
+from trainers.pretraining.spec import DigitsPretraining, Phase
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration

@@ -1,6 +1,6 @@
 """The recipe by which the demo's base model is made: every number that shapes its weights. Light to import.
 
-`trainers/pretrain_digits.py` follows it. It is the identity of the pipeline's step, together with the seed and the number of threads.
+`trainers/pretraining/digits.py` follows it. It is the identity of the pipeline's step, together with the seed and the number of threads.
 """
 
 from dataclasses import dataclass, field

@@ -1,0 +1,1 @@
+"""What a stage writes: checkpoints inside it, milestones, its output."""

@@ -1,0 +1,1 @@
+"""How the small digits model is made from a seed."""
