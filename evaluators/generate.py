@@ -71,7 +71,7 @@ def answers(
 
 def prompts_of(answerer: Answerer, examples: Sequence[Example]) -> list[str]:
     """The prompt of each example; the chat template runs once for each different question."""
-    asked = [(len(example.images), example.question) for example in examples]
+    asked = [(len(example.images), example.question, example.before) for example in examples]
     rendered = {key: question_text(answerer.processor, *key) for key in dict.fromkeys(asked)}
     return [rendered[key] for key in asked]
 
