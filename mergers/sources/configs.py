@@ -27,8 +27,14 @@ LANGUAGE_MODEL_TYPES = {
 """model_type of a language model inside a vision-language model -> that of the same model by itself, where the two differ."""
 
 
+EXPERTS = "experts.json"
+"""Says that a checkpoint's model has experts beside it (see `models/experts.py`)."""
+
+
 def check_configs(sources: Sequence[Source], anchor: Source | None = None) -> list[str]:
-    """Raise InputError if a config describes another architecture than the anchor's; return a sentence for other values that differ.
+    """Raise InputError if a config describes another architecture than the anchor's, or experts lie beside a model.
+
+    Returns a sentence for other values that differ.
 
     A source that is seen as a part of a model is compared with that part's config: a language model with `text_config`, a vision tower
     with `vision_config`.
@@ -36,6 +42,11 @@ def check_configs(sources: Sequence[Source], anchor: Source | None = None) -> li
     anchor = anchor or anchor_of(sources)
     notes = []
     for source in sources:
+        if (source.checkpoint.path / EXPERTS).exists():
+            raise InputError(
+                f"source '{source.name}' has expert routing: what it learned lies beside the model, in experts.safetensors, and would be "
+                "lost in a merge; merge checkpoints that learned in another way"
+            )
         known, given = anchor.checkpoint.config, source.checkpoint.config
         if isinstance(source.view, Prefix):
             known = part_of(known, source.view)

@@ -188,3 +188,10 @@ def test_the_view_is_the_language_models_whatever_its_order(bench):
     assert isinstance(lm.view, LanguageModel)
     held, _, _ = agree([lm, vlm])
     assert held[1].keys() == in_vlm(LANGUAGE).keys(), "the names are the VLM's, which is the whole"
+
+
+def test_a_model_with_experts_beside_it_is_refused(bench):
+    sources = [source(bench, name, LANGUAGE, TEXT) for name in ("plain", "routed")]
+    (sources[1].checkpoint.path / "experts.json").write_text("{}")
+    with pytest.raises(InputError, match=r"source 'routed' has expert routing: .* would be lost"):
+        check_configs(sources)
