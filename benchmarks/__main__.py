@@ -18,6 +18,7 @@ from benchmarks.parity import run_parity, table
 from benchmarks.planning import measure_planning
 from benchmarks.scaling import measure_gate, measure_scaling
 from benchmarks.start import measure_start
+from benchmarks.training import measure_training
 from foundation.errors import MergelineError
 
 LARGE = ("70b", "405b")
@@ -58,6 +59,7 @@ PARTS: dict[str, Callable[[Request], dict[str, Any]]] = {
     "gate": lambda request: measure_gate(request.models, request.methods, request.repetitions),
     "limits": lambda request: measure_limits(request.models, request.methods),
     "planning": lambda request: measure_planning(request.directory, ("1.1b", *LARGE)),
+    "training": lambda request: measure_training(request.directory, request.repetitions),
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks import tables
 from benchmarks.contest import REPOSITORY
 from benchmarks.machine import describe
+from benchmarks.training import training_table
 from foundation.files import write_atomic, write_json_atomic
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
@@ -96,6 +97,16 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], li
         ("planning",),
         ("Three sources: true headers, holes in place of weights. Everything is planned, down to the last work item.",),
         lambda data: tables.planning_table(data["planning"]),
+    ),
+    (
+        "One stage of learning",
+        ("training",),
+        (
+            "The tiny digits model (0.8 M parameters, language model trained), global batch 64, one thread per worker, float32. The script",
+            "uses the same model, examples, settings and collator (`benchmarks/training_alone.py`); samples per second from the second",
+            "epoch on, processes in turn, median (least–most). On Ray: a stage of 8 steps with one worker, several on one Ray.",
+        ),
+        lambda data: training_table(data["training"]),
     ),
 )
 

@@ -18,9 +18,13 @@ import typer
 from rich.console import Console
 
 from foundation.errors import ConfigError, Interrupted, MergelineError, ResourceError
+from pipeline.command.analyze_cli import app as analyze
 
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What the system refuses for reasons that lie with the machine, not with this program."""
+
+SEVERAL = ("--checkpoints", "--alphas", "--tasks", "--task", "--set", "--experts")
+"""Options that take several values after one flag."""
 
 app = typer.Typer(
     help="Fine-tune, merge, evaluate, next stage: one resumable graph on Ray.",
@@ -29,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(analyze, name="analyze")
 
 File = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs laid over the file, e.g. alpha=0.3.", show_default=False)]
@@ -72,6 +78,8 @@ def plan(file: File, overrides: Overrides = None) -> None:
 
     built, console = build(file, overrides or []), Console()
     print_plan(plan_steps(built, Store(built.workspace / "store")), console)
+    for base in built.bases:
+        console.print(base.describe(), highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"next: python -m pipeline run {shlex.join([str(file), *(overrides or [])])}", highlight=False, markup=False, soft_wrap=True
     )
@@ -80,7 +88,6 @@ def plan(file: File, overrides: Overrides = None) -> None:
 @app.command()
 def validate(file: File, overrides: Overrides = None) -> None:
     """Check an experiment or merge file without starting anything."""
-    from pipeline.config.experiment import validate as validate_experiment
     from pipeline.config.merge_source import is_merge
 
     if is_merge(file):
@@ -88,6 +95,8 @@ def validate(file: File, overrides: Overrides = None) -> None:
 
         summary = validate_file(file, overrides or [])
     else:
+        from pipeline.command.validate import validate_experiment
+
         summary = validate_experiment(file, overrides or [])
     typer.echo(f"{file}: {summary}\nnext: python -m pipeline plan {shlex.join([str(file), *(overrides or [])])}")
 
@@ -241,7 +250,7 @@ def check_workspace(workspace: Path) -> None:
         )
 
 
-def spread(arguments: list[str], options: tuple[str, ...] = ("--checkpoints", "--alphas", "--tasks", "--set", "--experts")) -> list[str]:
+def spread(arguments: list[str], options: tuple[str, ...] = SEVERAL) -> list[str]:
     """Let options take several values after one flag: `--checkpoints A B` becomes `--checkpoints A --checkpoints B`."""
     result: list[str] = []
     option, repeated = "", False

@@ -15,8 +15,11 @@ from foundation.errors import InputError
 from foundation.files import write_json_atomic
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.report import RunScores, StageScores
+from pipeline.report.run_scores import Cost
 from pipeline.steps import FineTune
 from pipeline.store import Record, Store
+from trainers.strategies.fine_tuning import FineTuning
+from trainers.strategies.table import strategy_name
 
 RUN_FILE = "run.json"
 
@@ -36,6 +39,8 @@ class Row:
     held_out: tuple[str, ...]
     evaluation: str  # step keys
     model: str
+    step: int | None = None
+    strategy: str = ""
 
 
 def rows(milestones: Sequence[Milestone], recipe: str) -> list[Row]:
@@ -53,6 +58,8 @@ def rows(milestones: Sequence[Milestone], recipe: str) -> list[Row]:
             held_out=tuple(task.name for task in milestone.evaluation.suite.held_out),
             evaluation=milestone.evaluation.key,
             model=milestone.model.key,
+            step=milestone.step,
+            strategy=_strategy(milestone),
         )
         for milestone in milestones
     ]
@@ -84,21 +91,54 @@ def all_scores(found: Sequence[Row], store: Store) -> list[RunScores]:
 
 
 def run_scores(found: Sequence[Row], store: Store) -> RunScores:
-    """The scores of one arm and seed; a stage is in only if all before it are."""
+    """The scores of one arm and seed, of whole stages; a stage is in only if all before it are."""
     stages = []
-    for row in found:
+    for row in (each for each in found if each.role != Role.WITHIN):
         record = store.by_key(row.evaluation)
         if record is None:
             break
         stages.append(StageScores(row.stage, row.task, row.role, task_scores(record)))
     weights = next((row.weights for row in found if row.weights), "")
     training = next((row.training for row in found if row.training), "")
-    return RunScores(found[0].arm, found[0].seed, found[0].stream, found[0].held_out, weights, tuple(stages), training)
+    cost = learning_cost([row.model for row in found if row.role == Role.AFTER], store)
+    strategy = next((row.strategy for row in found if row.strategy), "")
+    first = found[0]
+    return RunScores(first.arm, first.seed, first.stream, first.held_out, weights, tuple(stages), training, cost, strategy)
+
+
+def learning_cost(models: Sequence[str], store: Store) -> Cost | None:
+    """What the fine-tuning behind the last of `models` that is stored took, with all that it rests on."""
+    waiting = [next((key for key in reversed(models) if store.by_key(key)), "")]
+    stages: dict[str, Record] = {}
+    seen: set[str] = set()
+    while waiting:
+        key = waiting.pop()
+        record = None if key in seen else store.by_key(key)
+        seen.add(key)
+        if record is not None:
+            waiting.extend(record.content["inputs"])
+            if "trained_parameters" in record.metrics:
+                stages[key] = record
+    if not stages:
+        return None
+    trained = [sum(record.metrics["trained_parameters"].values()) for record in stages.values()]
+    return Cost(max(trained), sum(record.content["seconds"] for record in stages.values()))
 
 
 def task_scores(record: Record) -> dict[str, TaskScore]:
     """The scores in an evaluation's record."""
     return {task: TaskScore(**score) for task, score in record.metrics.items()}
+
+
+def _strategy(milestone: Milestone) -> str:
+    """How the stage took up its task, beyond plain fine-tuning: "ewc, weight 1000, decay 1, samples 200"."""
+    if not isinstance(milestone.model, FineTune) or isinstance(milestone.model.strategy, FineTuning):
+        return ""
+    settings = asdict(milestone.model.strategy)  # type: ignore[call-overload]
+    given = [
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items() if value is not None
+    ]
+    return ", ".join([strategy_name(milestone.model.strategy), *given])
 
 
 def _training(milestone: Milestone) -> str:

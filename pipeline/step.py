@@ -55,6 +55,9 @@ class Work(Protocol):
     def checkpoint_of(self, step: "Step") -> Path:
         """The checkpoint directory that an input step made."""
 
+    def directory_of(self, step: "Step") -> Path:
+        """The directory in which an input step wrote."""
+
     def digest_of(self, step: "Step") -> str:
         """SHA-256 over that checkpoint's files."""
 

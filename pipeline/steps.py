@@ -10,16 +10,23 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from evaluators.suite import Suite
+from foundation.errors import InputError
 from foundation.files import manifest_digest
 from mergers.merger import Merger
 from mergers.table import hyperparameters, method_name
 from pipeline.step import Outcome, Resources, Step, Work, execution
-from tasks.task import Task
-from trainers.pretrain_spec import DigitsPretraining
+from tasks.files.task import FileTask
+from tasks.mixture import MixedTask
+from tasks.task import Split, Task
+from trainers.pretraining.spec import DigitsPretraining
 from trainers.spec import TrainSpec
+from trainers.strategies.fine_tuning import FineTuning
+from trainers.strategies.table import strategy_name
+from trainers.strategy import Learning, Strategy
 
 ONE_WORKER = Resources()
 DIGESTS_FILE = "digests.json"
+FISHER_FILE = "fisher.safetensors"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,7 +59,7 @@ class Pretrain(Step):
     threads: int = 2  # part of the identity: sums over several threads are taken in another order
 
     def run(self, work: Work) -> Outcome:
-        from trainers.pretrain_digits import pretrain_digits
+        from trainers.pretraining.digits import pretrain_digits
 
         log, total = work.log_function(), self.recipe.tower.steps + self.recipe.language.steps
 
@@ -73,6 +80,9 @@ class FineTune(Step):
     start: Step
     task: Task
     train: TrainSpec
+    strategy: Strategy = FineTuning()  # noqa: RUF009
+    earlier: tuple[Task, ...] = ()  # whose training examples the strategy rehearses, oldest first
+    fishers: tuple[Step, ...] = ()  # what mattered to the earlier stages' models, oldest first
     resources: Resources = execution(ONE_WORKER)  # noqa: RUF009
 
     @property
@@ -86,9 +96,79 @@ class FineTune(Step):
     def run(self, work: Work) -> Outcome:
         from pipeline.graph.training import fit
 
-        result = fit(work, work.checkpoint_of(self.start), self.task, self.train, self.resources)
-        details = {"task": self.task.name, "trained_on": list(self.train.parts), **_plain(self.train), "resources": asdict(self.resources)}
-        return Outcome(work.directory / "checkpoint", metrics=result, details=details)
+        left_out = [checked(task, Split.TRAIN, self.train.samples) for task in (*tasks_in(self.task), *self.earlier)]
+        fishers = tuple(work.directory_of(step) / FISHER_FILE for step in self.fishers)
+        learning = Learning(self.task, self.train, self.strategy, self.earlier, fishers)
+        result = fit(work, work.checkpoint_of(self.start), learning, self.resources)
+        files = result.pop("files")
+        details = {
+            "task": self.task.name,
+            "trained_on": list(self.train.parts),
+            "strategy": strategy_name(self.strategy),
+            **asdict(self.strategy),  # type: ignore[call-overload]
+            **_plain(self.train),
+            "resources": asdict(self.resources),
+            **({"left_out": found} if (found := [each for each in left_out if each]) else {}),
+        }
+        return Outcome(work.directory / "checkpoint", metrics=result, details=details, files=files)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Within(Step):
+    """The model as it was after optimizer step `at` of its fine-tuning, which wrote it on the way."""
+
+    kind: ClassVar[str] = "within"
+    tuned: FineTune
+    at: int
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        return {"num_cpus": 0}
+
+    def run(self, work: Work) -> Outcome:
+        from trainers.checkpoints.milestones import milestone_directory
+
+        place = milestone_directory(work.directory_of(self.tuned) / "checkpoint", self.at)
+        if not (place / "config.json").exists():
+            raise InputError(
+                f"{self.tuned.key} was to leave the model after its step {self.at} in {place}, but nothing is there; "
+                f"remove {place.parent} from the store and run again"
+            )
+        return Outcome(place, details={"step": self.at})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fisher(Step):
+    """The diagonal Fisher information of a model on a task's training examples: which weights the task rests on."""
+
+    kind: ClassVar[str] = "fisher"
+    model: Step
+    task: Task
+    parts: tuple[str, ...]
+    samples: int
+    seed: int
+    threads: int = 1
+    gpus: float = execution(0)
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        return {"num_cpus": self.threads, "num_gpus": self.gpus}
+
+    def run(self, work: Work) -> Outcome:
+        from trainers.fisher.measure import fisher
+
+        output = work.directory / FISHER_FILE
+        fisher(
+            work.checkpoint_of(self.model),
+            self.task,
+            self.parts,
+            self.samples,
+            self.seed,
+            output,
+            threads=self.threads,
+            on_progress=work.progress,
+        )
+        return Outcome(details={"task": self.task.name, "samples": self.samples, "parts": list(self.parts)})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,14 +242,33 @@ class Evaluate(Step):
         )
 
 
+def tasks_in(task: Task) -> tuple[Task, ...]:
+    """The tasks that a task is made of: of a mixture its own, else itself."""
+    return task.tasks if isinstance(task, MixedTask) else (task,)
+
+
+def checked(task: Task, split: Split, count: int | None) -> dict[str, Any] | None:
+    """What is left out of a task in the user's files and why, once all of it has been looked at; None where nothing is.
+
+    Before the workers start, so that bad records are refused by one process and images are decoded once. Raises InputError where more
+    records are bad than the task allows.
+    """
+    if not isinstance(task, FileTask):
+        return None
+    report = task.check(split, count)
+    return asdict(report) if report.problems else None
+
+
 def pretrained(text: str, digests: Path) -> Pretrained:
     """The step for a checkpoint a user named; a local one is known by its content (digests are remembered in `digests`)."""
     from mergers.checkpoints.resolve import is_hub_id, resolve_checkpoint
+    from pipeline.config.inputs import is_config_only
     from pipeline.digests import checkpoint_manifest
 
     if is_hub_id(text):
         return Pretrained(source=text, place=text)
-    place = resolve_checkpoint(text).absolute()
+    bare = Path(text).expanduser()  # a config alone will do to plan with; `run` has refused it by now
+    place = (bare if bare.is_dir() and is_config_only(bare) else resolve_checkpoint(text)).absolute()
     return Pretrained(source=f"sha256:{manifest_digest(checkpoint_manifest(place, digests))}", place=str(place))
 
 

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.step import Step
-from pipeline.steps import FineTune, Merge, Pretrain, Pretrained
+from pipeline.steps import FineTune, Fisher, Merge, Pretrain, Pretrained
 
 
 def milestone_title(milestone: Milestone) -> str:
     """The evaluated model in words: `stage 2 count, after merge`."""
     if milestone.role is Role.BASE:
         return "stage 0, base"
+    if milestone.role is Role.WITHIN:
+        return f"stage {milestone.stage} {milestone.task}, after step {milestone.step}"
     merged = isinstance(milestone.model, Merge)
     what = "before merge" if milestone.role is Role.BEFORE else "after merge" if merged else "tuned"
     return f"stage {milestone.stage} {milestone.task}, {what}"
@@ -25,6 +27,8 @@ def model_title(milestone: Milestone) -> str:
         return f"base model {step.place}"
     if isinstance(step, FineTune):
         return f"fine-tune stage {milestone.stage} {milestone.task}"
+    if milestone.role is Role.WITHIN:
+        return f"step {milestone.step} of stage {milestone.stage} {milestone.task}"
     return f"merge stage {milestone.stage} {milestone.task} ({milestone.weights})"
 
 
@@ -35,6 +39,9 @@ def step_titles(milestones: Sequence[Milestone]) -> dict[str, str]:
     for milestone in milestones:
         where = f"{milestone.arm}, seed {milestone.seed}: " if several else ""
         titles.setdefault(milestone.model.key, where + model_title(milestone))
+        for needed in milestone.model.inputs:
+            if isinstance(needed, Fisher):
+                titles.setdefault(needed.key, f"{where}Fisher information of {needed.task.name}")
         titles.setdefault(milestone.evaluation.key, f"{where}evaluate {milestone_title(milestone)}")
     return titles
 

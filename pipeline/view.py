@@ -48,12 +48,16 @@ def _links(milestones: Sequence[Milestone], store: Store) -> Iterator[tuple[Path
 def _checkpoint_name(milestone: Milestone, learned: list[str]) -> str:
     if milestone.role is Role.BASE:
         return "base"
+    if milestone.role is Role.WITHIN:
+        return f"step_{milestone.step}_of_{milestone.task}"
     return f"wise_ft_after_{milestone.task}" if isinstance(milestone.model, Merge) else f"trained_on_{'_then_'.join(learned)}"
 
 
 def _log_names(milestone: Milestone, learned: list[str]) -> list[str]:
     if milestone.role is Role.BASE:
         return ["base"]
+    if milestone.role is Role.WITHIN:
+        return [f"step_{milestone.step}_of_{milestone.task}"]
     if milestone.role is Role.BEFORE:
         return [f"before_wise_ft_after_{milestone.task}"]
     merged = isinstance(milestone.model, Merge)

@@ -57,7 +57,7 @@ def report_runs(names: list[str], workspace: Path, output: Path | None, console:
     scores: list[RunScores] = []
     if len(set(names)) < len(names):
         raise ConfigError(f"a run is named twice: {' '.join(names)}; name each once")
-    directories = [_run_directory(name, workspace) for name in names]
+    directories = [run_directory(name, workspace) for name in names]
     for directory in directories:
         found = all_scores(read_rows(directory), Store(directory.parent.parent / "store"))
         if any(not run.stages for run in found):
@@ -71,7 +71,7 @@ def report_runs(names: list[str], workspace: Path, output: Path | None, console:
     console.print(f"\nreport  {_shown(place / 'report.md')} and {len(files) - 1} files beside it", highlight=False, soft_wrap=True)
 
 
-def _run_directory(name: str, workspace: Path) -> Path:
+def run_directory(name: str, workspace: Path) -> Path:
     for candidate in (Path(name), workspace / "runs" / name):
         if (candidate / RUN_FILE).exists():
             return candidate.absolute()

@@ -5,8 +5,7 @@ settings never share a report. Overrides that only say how to run (workers, acto
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +13,22 @@ from typing import Any
 
 from pydantic import create_model
 
-from foundation.errors import ConfigError, InputError
+from foundation.errors import ConfigError
 from foundation.files import file_name
 from foundation.hints import unknown
-from pipeline.config.inputs import check_checkpoint, check_fits, check_place
-from pipeline.config.settings import MAX_NAME, Experiment, Settings, Stream, validated
-from pipeline.config.yaml_file import Place, YamlFile, apply_override, read_yaml
+from pipeline.config.bases import KnownBase, check_bases
+from pipeline.config.inputs import check_place
+from pipeline.config.kinds import Settings, validated
+from pipeline.config.settings import MAX_NAME, Experiment
+from pipeline.config.yaml_file import YamlFile, apply_override, read_yaml
 from pipeline.recipes import RECIPES
 from pipeline.recipes.milestone import Milestone
 from pipeline.step import Step, topological
 from pipeline.store import Store
 
 EXPERIMENT_FILE = "experiment.yaml"
+OF_DATA_NO_PLACE = ("scoring", "sampling_strategy")
+"""The keys below `data` whose text names no file."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Built:
     name: str
     milestones: tuple[Milestone, ...]
     resolved: dict[str, Any]  # the file with its overrides, as plain data
+    bases: tuple[KnownBase, ...] = ()  # the checkpoints on this machine that it starts from
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -90,82 +94,18 @@ def build(path: Path, overrides: Sequence[str] = (), fitting: bool = False) -> B
     file, config = read_config(path, overrides)
     check_place(Path(config.workspace).absolute(), "workspace")
     store, known = Store(Path(config.workspace) / "store"), []
-    for base in check_bases(file, config):
-        if store.has_taken(base.place):
+    bases = check_bases(file, config)
+    for base in bases:
+        if base.place is not None and store.has_taken(base.place):
             known.append(base)  # looked at again only if something is to run
         elif fitting:
-            base.check_fits()
+            base.check_runs()
     milestones = _milestones(config)
     if fitting and any(store.record(milestone.evaluation) is None for milestone in milestones):
         for base in known:
-            base.check_fits()
+            base.check_runs()
     name = _run_name(config.name, _telling(path, overrides, milestones), milestones)
-    return Built(config, name, milestones, _resolved(file, config, name))
-
-
-def validate(path: Path, overrides: Sequence[str] = ()) -> str:
-    """Check the file and what can be checked of its inputs without reading weights; a sentence on what it would do.
-
-    Answers at once, but for a local checkpoint: telling whether its tensors are its model's takes the seconds of importing transformers.
-    """
-    file, config = read_config(path, overrides)
-    check_place(Path(config.workspace).absolute(), "workspace")
-    bases = check_bases(file, config)
-    for base in bases:
-        base.check_fits()
-    streams = hasattr(config, "streams")
-    what = f"{len(config.arms)} arms x {len(config.seeds)} seeds" if streams else f"{len(config.tasks)} stages: {', '.join(config.tasks)}"
-    hub = sorted({stream.base.checkpoint for stream, _ in _streams(config) if stream.base.checkpoint} - {base.text for base in bases})
-    fetched = f"; {' and '.join(hub)} will be fetched from the hub when it runs" if hub else ""
-    return f"valid; recipe {config.recipe}, {what}{fetched}"
-
-
-@dataclass(frozen=True)
-class LocalBase:
-    """A checkpoint on this machine that the experiment starts from, and the parts of it that are trained."""
-
-    text: str  # as the user wrote it
-    place: Path
-    parts: tuple[str, ...]
-    where: str  # file and line
-
-    def check_fits(self) -> None:
-        """InputError unless its tensors are its model's and it has the parts; loads no weights."""
-        with _located(self.where):
-            check_fits(self.place, self.parts)
-
-
-def check_bases(file: YamlFile, config: Any) -> tuple[LocalBase, ...]:
-    """The local checkpoints an experiment starts from, each once and whole by its headers; InputError with the line that names it."""
-    found: dict[tuple[str, tuple[str, ...]], LocalBase] = {}
-    for stream, room in _streams(config):
-        text, parts = stream.base.checkpoint, stream.train.spec(seed=0).parts
-        if text is None or (text, parts) in found:
-            continue
-        where = next((file.at(place) for place in (*room, ("base",)) if place in file.lines), file.name)
-        with _located(where):
-            place = check_checkpoint(text)
-        if place is not None:
-            found[text, parts] = LocalBase(text, place, parts, where)
-    return tuple(found.values())
-
-
-def _streams(config: Any) -> Iterator[tuple[Stream, tuple[Place, ...]]]:
-    """Every stream of the experiment, and where its base could be named besides the top level."""
-    if not hasattr(config, "streams"):
-        yield config, ()
-        return
-    for arm, _, stream in config.streams():
-        yield stream, (("arms", arm, "base"), ("common", "base"))
-
-
-@contextmanager
-def _located(where: str) -> Iterator[None]:
-    """Put file and line before an InputError's message."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{where}: base: {error}") from error
+    return Built(config, name, milestones, _resolved(file, config, name), bases)
 
 
 def _whole(recipe: str) -> type[Settings]:
@@ -207,15 +147,27 @@ def _resolved(file: YamlFile, config: Any, name: str) -> dict[str, Any]:
     """The file with its overrides, such that running it, from wherever, goes on with this run."""
     tracking = {**(file.data.get("tracking") or {}), "experiment": config.tracking.experiment or config.name}
     places = {"workspace": str(Path(config.workspace).absolute())}
-    return _absolute_bases({**file.data, "name": name, "tracking": tracking, **places})
+    return _absolute_places({**file.data, "name": name, "tracking": tracking, **places})
 
 
-def _absolute_bases(data: dict[str, Any]) -> dict[str, Any]:
-    """The same data with every local base checkpoint as an absolute path."""
+def _absolute_places(data: dict[str, Any]) -> dict[str, Any]:
+    """The same data with every local base checkpoint and data file as an absolute path."""
     found: dict[str, Any] = {}
     for key, value in data.items():
-        if key in ("base", "checkpoint") and isinstance(value, str) and Path(value).expanduser().exists():
-            found[key] = str(Path(value).expanduser().absolute())
-        else:
-            found[key] = _absolute_bases(value) if isinstance(value, dict) else value
+        found[key] = _absolute_data(value) if key == "data" else _absolute_base(key, value)
     return found
+
+
+def _absolute_base(key: str, value: Any) -> Any:
+    if key in ("base", "checkpoint") and isinstance(value, str) and Path(value).expanduser().exists():
+        return str(Path(value).expanduser().absolute())
+    return _absolute_places(value) if isinstance(value, dict) else value
+
+
+def _absolute_data(value: Any) -> Any:
+    """The same tasks in files with the place of every file absolute: brace lists and mixtures among them."""
+    if isinstance(value, dict):
+        return {key: value[key] if key in OF_DATA_NO_PLACE else _absolute_data(value[key]) for key in value}
+    if isinstance(value, list):
+        return [_absolute_data(each) for each in value]
+    return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value

@@ -3,10 +3,15 @@
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foundation.errors import ConfigError, InputError, ResourceError
 
+if TYPE_CHECKING:
+    from models.skeleton import PartCounts
+
 CONNECT_SECONDS = 5.0
+WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 
 
 def check_place(path: Path, what: str) -> None:
@@ -40,44 +45,44 @@ def check_new(path: Path, what: str) -> None:
         raise ConfigError(f"{what} {path} exists and is not empty (it holds {held[0]}); choose another directory, or remove it")
 
 
-def check_checkpoint(text: str) -> Path | None:
-    """The local checkpoint that `text` names, whole by its headers; None for a hub id. Raises InputError; loads no torch."""
+def is_config_only(place: Path) -> bool:
+    """Whether `place` is a model's directory without its weights: it can be planned with, but not run."""
+    if not (place / "config.json").is_file():
+        return False
+    return not any(path.suffix in WEIGHTS or path.name.startswith("checkpoint-") for path in place.iterdir())
+
+
+def check_checkpoint(text: str, planning: bool = False) -> Path | None:
+    """The local checkpoint that `text` names, whole by its headers; None for a hub id. Raises InputError; loads no torch.
+
+    `planning`: a directory with a config.json and no weights will do.
+    """
     from mergers import read_checkpoint, resolve_checkpoint
     from mergers.checkpoints.resolve import is_hub_id
 
     if is_hub_id(text):
         return None
+    bare = Path(text).expanduser()
+    if planning and bare.is_dir() and is_config_only(bare):
+        return bare
     place = resolve_checkpoint(text)
     if not read_checkpoint(place).config:
         raise InputError(f"{place} has no config.json, so it cannot be loaded; copy or download the checkpoint again")
     return place
 
 
-def check_fits(place: Path, parts: Sequence[str]) -> None:
-    """InputError unless the tensors are exactly the model's, the model has all `parts`, and a processor is there. Loads no weights.
+def check_fits(place: Path, parts: Sequence[str]) -> "PartCounts":
+    """How many weights learn; InputError unless the tensors are exactly the model's, the model has all `parts`, and a processor is there.
 
-    A model on the `meta` device has names and shapes without memory. It takes the seconds that importing transformers takes.
+    Loads no weights: a model on the `meta` device has names and shapes without memory. It takes the seconds of importing transformers.
     """
-    from transformers.utils import logging
+    from models.load import load_processor
+    from models.skeleton import count_parameters
 
-    from models.load import FAULTS, class_for, describe_fault, load_processor
-    from models.parts import tunable_parameters
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model, report = class_for(place).from_pretrained(
-            place, output_loading_info=True, device_map={"": "meta"}, dtype="auto", trust_remote_code=False, ignore_mismatched_sizes=True
-        )
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
-    faults = [describe_fault(fault, report[f"{fault}_keys"]) for fault in FAULTS if report[f"{fault}_keys"]]
-    if faults:
-        raise InputError(f"{place}: the tensors do not fit {type(model).__name__}: {'; '.join(faults)}; save the checkpoint again")
-    tunable_parameters(model, parts)
-    load_processor(place)
+    counts = count_parameters(place, parts)
+    if not is_config_only(place):
+        load_processor(place)
+    return counts
 
 
 def check_address(address: str) -> None:

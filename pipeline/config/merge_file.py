@@ -27,9 +27,9 @@ from mergers.sources.view_spec import parse_view
 from mergers.sources.views import Identity
 from mergers.table import ROWS
 from pipeline.config.complaints import is_what
+from pipeline.config.kinds import Count, Flag, Settings, validated
 from pipeline.config.merge_request import DTYPES, MergeRequest, SourceRequest
 from pipeline.config.merge_values import Knob, Varies, build, knobs_of, level_of
-from pipeline.config.settings import Count, Flag, Settings, validated
 from pipeline.config.yaml_file import Place, YamlFile
 
 SIZE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?) ?(?P<unit>B|kB|KB|MB|GB|TB)?")

@@ -15,7 +15,7 @@ from mergers.merger import Merger
 from mergers.schedule import Level, Parameter, Schedule, Scheduled
 from mergers.table import merger_class
 from pipeline.config.complaints import is_what
-from pipeline.config.settings import Flag
+from pipeline.config.kinds import Flag
 from pipeline.config.yaml_file import Place, YamlFile
 
 VALUE = "give a number, a list of numbers over the depth of the model, or globs with values such as {'*.mlp.*': 0.3, '*': 0.5}"

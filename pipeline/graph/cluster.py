@@ -41,6 +41,7 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[N
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_task_oom_retries", "2")  # what runs out of memory twice does so for ever
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # it would start processes that lack the job's environment
     import ray
 
     if ray.is_initialized():  # in a notebook or a test: the caller's own connection, which stays

@@ -60,7 +60,7 @@ def run_dag(steps: dict[str, Step], store: Store, watch: Watch) -> None:
     references: dict[str, Any] = {}
     for key, step in steps.items():
         upstream = [references[required.key] for required in step.inputs if required.key in references]
-        options = {"name": key, "max_retries": SYSTEM_RETRIES, **step.ray_options}
+        options = {"name": key, "max_retries": SYSTEM_RETRIES, **step.ray_options, **_room(step)}
         references[key] = _perform.options(**options).remote(step.detached(), store, listener, *upstream)
     watcher = _Watcher(monitor, steps, {reference: key for key, reference in references.items()}, watch)
     try:
@@ -71,6 +71,19 @@ def run_dag(steps: dict[str, Step], store: Store, watch: Watch) -> None:
         raise
     if watcher.failures:
         raise watcher.failures[0]
+
+
+def _room(step: Step) -> dict[str, float]:
+    """For a step that only coordinates others (it asks for no processor): the main memory that Ray sets aside for it.
+
+    The share of a node's memory that its workers have of the node's processors, so that about as many are started as can work at one time,
+    and one that gets ready meanwhile. Without it every ready one would start its processes and wait.
+    """
+    if step.ray_options.get("num_cpus") != 0 or not step.demand.get("CPU"):
+        return {}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("memory")]
+    shares = [node["memory"] * min(1.0, step.demand["CPU"] / (node.get("CPU", 0) + 1)) for node in nodes]
+    return {"memory": int(max(shares))} if shares else {}
 
 
 @dataclass

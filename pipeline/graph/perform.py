@@ -47,6 +47,9 @@ class StepWork:
             raise InputError(f"{self.step.key} needs a checkpoint, but its input {step.key} makes none")
         return record.checkpoint
 
+    def directory_of(self, step: Step) -> Path:
+        return self._input(step).directory
+
     def digest_of(self, step: Step) -> str:
         return self._input(step).digest
 

@@ -14,15 +14,17 @@ from typing import Any
 
 from foundation.errors import MergelineError, ResourceError
 from pipeline.step import Resources, Work
-from tasks.task import Task
-from trainers.spec import TrainSpec
+from trainers.strategy import Learning
+
+BOTH = "cpu:gloo,cuda:nccl"
+"""The process group of workers with GPUs that also put together what lies in main memory; NCCL alone cannot."""
 
 
-def fit(work: Work, start: Path, task: Task, spec: TrainSpec, resources: Resources) -> dict[str, Any]:
+def fit(work: Work, start: Path, learning: Learning, resources: Resources) -> dict[str, Any]:
     """Train on Ray until the checkpoint is in `work.directory / "checkpoint"`; returns the stage's figures."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     per_worker = {"CPU": min(resources.cpus, max(1, ray.cluster_resources().get("CPU", 1) // resources.workers))}
     if resources.gpus:
@@ -31,8 +33,7 @@ def fit(work: Work, start: Path, task: Task, spec: TrainSpec, resources: Resourc
     shutil.rmtree(attempts, ignore_errors=True)
     settings = {
         "start": start,
-        "task": task,
-        "spec": spec,
+        "learning": learning,
         "output": work.directory / "checkpoint",
         "work": work.scratch / "checkpoints",
         "log": work.log_function(),
@@ -41,6 +42,7 @@ def fit(work: Work, start: Path, task: Task, spec: TrainSpec, resources: Resourc
     trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config=settings,
+        torch_config=TorchConfig(backend=BOTH if resources.gpus and learning.spec.cpu_offload else None),
         scaling_config=ScalingConfig(num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker),
         run_config=RunConfig(
             name=uuid.uuid4().hex[:12],
@@ -65,7 +67,8 @@ def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     from trainers.train import train_stage
 
-    spec: TrainSpec = settings["spec"]
+    learning: Learning = settings["learning"]
+    spec = learning.spec
     log, progress = settings["log"], settings["progress"]
     total = spec.max_steps or math.ceil(spec.epochs * ((spec.samples or 0) // spec.batch_size))
 
@@ -74,7 +77,18 @@ def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
         progress(step, total, f"loss {values['train/loss']:.3f}" if "train/loss" in values else "")
 
     try:
-        return asdict(train_stage(settings["start"], settings["task"], spec, settings["output"], settings["work"], on_log))
+        result = train_stage(
+            settings["start"],
+            learning.task,
+            spec,
+            settings["output"],
+            settings["work"],
+            on_log,
+            learning.strategy,
+            learning.fishers,
+            learning.earlier,
+        )
+        return asdict(result)
     except MergelineError as error:
         if ray.train.get_context().get_world_size() > 1:
             raise  # the others must not wait for this worker

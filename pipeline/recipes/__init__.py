@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.settings import Settings
+from pipeline.config.kinds import Settings
 from pipeline.recipes.compare import Compare, compare
+from pipeline.recipes.joint import Joint, joint
 from pipeline.recipes.milestone import Milestone
 from pipeline.recipes.sequential import Sequential, sequential
 from pipeline.recipes.wise_ft import WiseFT, wise_ft
@@ -23,5 +24,6 @@ class Recipe:
 RECIPES = {
     "wise_ft": Recipe(WiseFT, wise_ft),
     "sequential": Recipe(Sequential, sequential),
+    "joint": Recipe(Joint, joint),
     "compare": Recipe(Compare, compare),
 }

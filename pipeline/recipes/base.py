@@ -1,10 +1,17 @@
-"""What recipes share: the model a stream starts from, and the evaluation of a model."""
+"""What recipes share: the model a stream starts from, one stage of learning, and the evaluation of a model."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.config.settings import Base, Stream
+from pipeline.config.base_settings import Base
+from pipeline.config.settings import Stream
+from pipeline.recipes.milestone import Milestone, Role
 from pipeline.step import Step
-from pipeline.steps import DIGESTS_FILE, Evaluate, Pretrain, pretrained
+from pipeline.steps import DIGESTS_FILE, Evaluate, FineTune, Fisher, Pretrain, Within, pretrained
+from tasks.task import Split
+
+FILES = "files"
+"""Below the store: what is known of the users' data files."""
 
 
 def starting_model(base: Base, seed: int, store: Path) -> Step:
@@ -14,6 +21,37 @@ def starting_model(base: Base, seed: int, store: Path) -> Step:
     return Pretrain(base.settings.recipe(), seed, base.settings.threads)
 
 
-def ask(model: Step, c: Stream) -> Evaluate:
+def learn(c: Stream, models: Sequence[Step], store: Path) -> FineTune:
+    """The next stage of the stream: the newest of `models` (the base, then what each stage ended with) takes up the next task.
+
+    A strategy that rehearses is given the tasks before it; one that reads Fisher information, that of every earlier stage's model on its
+    own task.
+    """
+    stage, strategy, spec = len(models), c.strategy.make(), c.train.spec(c.seed)
+    done = [c.task(name, Split.TRAIN, store / FILES) for name in c.tasks[: stage - 1]]
+    fishers: tuple[Step, ...] = ()
+    if strategy.reads_fisher:
+        samples = getattr(strategy, "samples")  # noqa: B009 (only such strategies have it)
+        learned = zip(models[1:], done, strict=True)
+        gpus = min(c.train.gpus, 1)
+        fishers = tuple(Fisher(model, task, spec.parts, samples, c.seed, spec.threads, gpus=gpus) for model, task in learned)
+    return FineTune(
+        models[-1],
+        c.task(c.tasks[stage - 1], Split.TRAIN, store / FILES),
+        spec,
+        strategy,
+        tuple(done) if strategy.rehearses else (),
+        fishers,
+        resources=c.train.resources(),
+    )
+
+
+def ask(model: Step, c: Stream, store: Path) -> Evaluate:
     """`model` asked every task of the stream and of the held-out set."""
-    return Evaluate(model, c.suite(), c.evaluate.batch_size, c.evaluate.threads, gpus=c.evaluate.gpus)
+    return Evaluate(model, c.suite(store / FILES), c.evaluate.batch_size, c.evaluate.threads, gpus=c.evaluate.gpus)
+
+
+def within(tuned: FineTune, c: Stream, stage: int, store: Path) -> Iterator[Milestone]:
+    """The models in the middle of a stage, where the experiment names optimizer steps."""
+    for step in tuned.train.milestones:
+        yield Milestone(ask(Within(tuned, step), c, store), stage, Role.WITHIN, c.tasks[stage - 1], seed=c.seed, step=step)

@@ -14,13 +14,15 @@ from pydantic import Field, field_validator
 from foundation.errors import ConfigError
 from foundation.files import file_name
 from foundation.hints import unknown
-from pipeline.config.settings import Seed, Settings, Stream, validated
+from pipeline.config.kinds import Seed, Settings, validated
+from pipeline.config.settings import Stream
 from pipeline.config.yaml_file import Place, YamlFile
+from pipeline.recipes.joint import Joint, joint
 from pipeline.recipes.milestone import Milestone
 from pipeline.recipes.sequential import Sequential, sequential
 from pipeline.recipes.wise_ft import WiseFT, wise_ft
 
-ARMS: dict[str, tuple[type[Stream], Any]] = {"sequential": (Sequential, sequential), "wise_ft": (WiseFT, wise_ft)}
+ARMS: dict[str, tuple[type[Stream], Any]] = {"sequential": (Sequential, sequential), "wise_ft": (WiseFT, wise_ft), "joint": (Joint, joint)}
 
 
 class Compare(Settings):
@@ -90,9 +92,14 @@ def _seen_as(arm: str, keys: dict[str, Any], file: YamlFile | None) -> YamlFile:
     return YamlFile(file.name, keys, lines)
 
 
+def _other(key: str, own: dict[str, Any], common: dict[str, Any]) -> bool:
+    """Whether an arm names another strategy than all arms share: its settings are then its own alone."""
+    return key == "strategy" and own.get("name", common.get("name")) != common.get("name")
+
+
 def _laid_over(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     merged = dict(common)
     for key, value in own.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and not _other(key, value, merged[key])
         merged[key] = _laid_over(merged[key], value) if both else value
     return merged

@@ -11,6 +11,7 @@ class Role(StrEnum):
     """Which model of a stage is asked. Every stage has an AFTER: the model that the next stage goes on from."""
 
     BASE = "base"
+    WITHIN = "within"  # the model in the middle of its fine-tuning, after a given optimizer step
     BEFORE = "before"  # the fine-tuned model, before the merge
     AFTER = "after"  # the merged model; without merging, the fine-tuned one
 
@@ -26,6 +27,7 @@ class Milestone:
     arm: str = ""  # which of several compared methods
     seed: int = 0
     weights: str = ""  # of the merge, spelled out: "0.5 x previous + 0.5 x tuned"
+    step: int | None = None  # the optimizer step of a model within its stage
 
     @property
     def model(self) -> Step:

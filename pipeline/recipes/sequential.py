@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config.settings import Stream
-from pipeline.recipes.base import ask, starting_model
+from pipeline.recipes.base import ask, learn, starting_model, within
 from pipeline.recipes.milestone import Milestone, Role
-from pipeline.steps import FineTune
-from tasks.registry import get_task
 
 
 class Sequential(Stream):
@@ -16,8 +14,10 @@ class Sequential(Stream):
 
 def sequential(c: Sequential, store: Path) -> Iterator[Milestone]:
     """Each stage goes on from the fine-tuned model of the one before it."""
-    model = starting_model(c.base, c.seed, store)
-    yield Milestone(ask(model, c), 0, Role.BASE, seed=c.seed)
+    models = [starting_model(c.base, c.seed, store)]
+    yield Milestone(ask(models[0], c, store), 0, Role.BASE, seed=c.seed)
     for stage, task in enumerate(c.tasks, start=1):
-        model = FineTune(model, get_task(task), c.train.spec(c.seed), resources=c.train.resources())
-        yield Milestone(ask(model, c), stage, Role.AFTER, task, seed=c.seed)
+        tuned = learn(c, models, store)
+        yield from within(tuned, c, stage, store)
+        models.append(tuned)
+        yield Milestone(ask(tuned, c, store), stage, Role.AFTER, task, seed=c.seed)

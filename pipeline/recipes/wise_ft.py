@@ -12,13 +12,14 @@ Sequential WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot model
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import model_validator
+
 from mergers.methods.linear import WiseFT as WiseFTMerger
-from pipeline.config.settings import Fraction, MergeWork, Stream
-from pipeline.recipes.base import ask, starting_model
+from pipeline.config.kinds import Fraction
+from pipeline.config.settings import MergeWork, Stream
+from pipeline.recipes.base import ask, learn, starting_model, within
 from pipeline.recipes.milestone import Milestone, Role
-from pipeline.step import Step
-from pipeline.steps import FineTune, Merge
-from tasks.registry import get_task
+from pipeline.steps import Merge
 
 
 class WiseFT(Stream):
@@ -27,14 +28,24 @@ class WiseFT(Stream):
     alpha: Fraction = 0.5
     merge: MergeWork = MergeWork()
 
+    @model_validator(mode="after")
+    def _mergeable(self) -> "WiseFT":
+        if self.strategy.name == "routing":
+            raise ValueError(
+                "strategy routing keeps what it learns beside the model, where a merge would lose it; "
+                "use recipe: sequential with it, or another strategy here"
+            )
+        return self
+
 
 def wise_ft(c: WiseFT, store: Path) -> Iterator[Milestone]:
     """The base is asked first; every stage is asked before and after its merge."""
-    merged: Step = starting_model(c.base, c.seed, store)
-    yield Milestone(ask(merged, c), 0, Role.BASE, seed=c.seed)
+    models = [starting_model(c.base, c.seed, store)]
+    yield Milestone(ask(models[0], c, store), 0, Role.BASE, seed=c.seed)
     weights = f"{c.alpha:g} x previous + {1 - c.alpha:g} x tuned"
     for stage, task in enumerate(c.tasks, start=1):
-        tuned = FineTune(merged, get_task(task), c.train.spec(c.seed), resources=c.train.resources())
-        yield Milestone(ask(tuned, c), stage, Role.BEFORE, task, seed=c.seed, weights=weights)
-        merged = Merge(WiseFTMerger(c.alpha), {"previous": merged, "tuned": tuned}, actors=c.merge.actors)
-        yield Milestone(ask(merged, c), stage, Role.AFTER, task, seed=c.seed, weights=weights)
+        tuned = learn(c, models, store)
+        yield from within(tuned, c, stage, store)
+        yield Milestone(ask(tuned, c, store), stage, Role.BEFORE, task, seed=c.seed, weights=weights)
+        models.append(Merge(WiseFTMerger(c.alpha), {"previous": models[-1], "tuned": tuned}, actors=c.merge.actors))
+        yield Milestone(ask(models[-1], c, store), stage, Role.AFTER, task, seed=c.seed, weights=weights)

@@ -26,6 +26,9 @@ COMPARED = {
 }
 """Metric name -> the words for it in tables and plots, in their order. Values after the last stage that all runs have done."""
 
+MANY = 4
+"""From so many arms on, tables have a row for each arm, and differences are taken from the first arm only."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -94,9 +97,13 @@ def _arm(name: str, members: list[RunScores], stage: int) -> Arm:
 
 
 def paired_differences(arms: Sequence[Arm]) -> list[Difference]:
-    """Every pair of arms with equal tasks, order and training: the later minus the earlier, over the seeds that start from equal bases."""
-    pairs = [_difference(first, second) for first, second in combinations(arms, 2) if _same_setting(first.runs[0], second.runs[0])]
-    return [pair for pair in pairs if pair.figures]
+    """Every pair of arms with equal tasks, order and training: the later minus the earlier, over the seeds that start from equal bases.
+
+    Of many arms, only the pairs with the first.
+    """
+    pairs = combinations(arms, 2) if len(arms) < MANY else ((arms[0], other) for other in arms[1:])
+    found = [_difference(first, second) for first, second in pairs if _same_setting(first.runs[0], second.runs[0])]
+    return [pair for pair in found if pair.figures]
 
 
 def _same_setting(one: RunScores, other: RunScores) -> bool:

@@ -42,10 +42,20 @@ class StageScores:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What fine-tuning took: the most weights that a stage trained, and the seconds of all stages that lead to the model."""
+
+    trained: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RunScores:
     """All evaluated models of one run. `weights` spells the merge out ("0.5 x previous + 0.5 x tuned"), "" where nothing is merged.
 
-    `training` names what the stages train and how ("mlp, lr 6e-4"): arms are compared pairwise only where it is equal.
+    `training` names what the stages train and how ("mlp, lr 6e-4"): arms are compared pairwise only where it is equal. `cost` is what the
+    last model's fine-tuning took, stage upon stage; None where no stage is done. `strategy` says how a stage takes up its task, "" for
+    plain fine-tuning.
     """
 
     arm: str
@@ -55,6 +65,8 @@ class RunScores:
     weights: str
     stages: tuple[StageScores, ...]
     training: str = ""
+    cost: "Cost | None" = None
+    strategy: str = ""
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.report.comparison import COMPARED, Arm, after_stage, arm_label, arms_of, estimate_text, paired_differences, percent
+from pipeline.report.comparison import COMPARED, MANY, Arm, after_stage, arm_label, arms_of, estimate_text, paired_differences, percent
 from pipeline.report.run_scores import AFTER, BASE, BEFORE, RunScores, StageScores, mean_with_stderr, rows_of, stage_metrics, stages_done
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def stage_grid(run: RunScores) -> Grid:
                 name = ""
     columns = ("stage", "model", *(column for block in blocks for column in block))
     note = f"merge: {run.weights}" if run.weights else "no merge: each stage goes on from the tuned model"
+    note += f"; strategy: {run.strategy}" if run.strategy else ""
     return Grid(f"{run.arm}, seed {run.seed}: accuracy in % after each stage", columns, tuple(rows), 2, blocks, note)
 
 
@@ -99,18 +100,38 @@ def _figure(figures: dict[str, float], metric: str) -> str:
 
 def comparison_grid(arms: Sequence[Arm]) -> Grid:
     """One column per arm: mean ± standard error over its seeds."""
-    rows = tuple((words, *(estimate_text(arm.figures.get(metric)) for arm in arms)) for metric, words in COMPARED.items())
-    shown = tuple(row for row in rows if any(cell != "–" for cell in row[1:]))
     over = (
         "mean ± standard error over seeds" if any(len(arm.runs) > 1 for arm in arms) else "one seed each, so no standard error over seeds"
     )
     note = "\n".join([over, *(_arm_line(arm) for arm in arms)])
-    return Grid(f"{after_stage(arms[0].stage, arms[0].runs[0].stream)}, in %", ("figure", *(arm.name for arm in arms)), shown, note=note)
+    title = f"{after_stage(arms[0].stage, arms[0].runs[0].stream)}, in %"
+    cells = [[estimate_text(arm.figures.get(metric)) for metric in COMPARED] + cost_cells(arm) for arm in arms]
+    return figures_grid(title, [*COMPARED.values(), "weights trained", "minutes of fine-tuning"], [arm.name for arm in arms], cells, note)
+
+
+def figures_grid(title: str, figures: Sequence[str], names: Sequence[str], cells: Sequence[Sequence[str]], note: str) -> Grid:
+    """`cells` [names, figures] with a column for each name; of many names, a row for each. Figures that nothing has are left out."""
+    held = [index for index in range(len(figures)) if any(row[index] != "–" for row in cells)]
+    if len(names) < MANY:
+        rows = tuple((figures[index], *(row[index] for row in cells)) for index in held)
+        return Grid(title, ("figure", *names), rows, note=note)
+    columns = tuple(figures[index] for index in held)
+    rows = tuple((name, *(row[index] for index in held)) for name, row in zip(names, cells, strict=True))
+    return Grid(title, ("arm", *columns), rows, blocks=tuple((column,) for column in columns), note=note)
+
+
+def cost_cells(arm: Arm) -> list[str]:
+    """How many weights a stage trained, and the minutes of all stages, as a mean over the seeds."""
+    costs = [run.cost for run in arm.runs if run.cost is not None]
+    if not costs:
+        return ["–", "–"]
+    return [f"{max(cost.trained for cost in costs):,}", f"{sum(cost.seconds for cost in costs) / len(costs) / 60:.1f}"]
 
 
 def _arm_line(arm: Arm) -> str:
     seeds = ", ".join(str(run.seed) for run in arm.runs)
-    return f"{arm_label(arm)}: seed{'s' if len(arm.runs) > 1 else ''} {seeds}{f'; {arm.training}' if arm.training else ''}"
+    told = [part for part in (arm.training, arm.runs[0].strategy) if part]
+    return f"{arm_label(arm)}: seed{'s' if len(arm.runs) > 1 else ''} {'; '.join([seeds, *told])}"
 
 
 def difference_grid(arms: Sequence[Arm]) -> Grid | None:
@@ -118,12 +139,11 @@ def difference_grid(arms: Sequence[Arm]) -> Grid | None:
     pairs = paired_differences(arms)
     if not pairs:
         return None
-    rows = tuple((words, *(estimate_text(pair.figures.get(metric), signed=True) for pair in pairs)) for metric, words in COMPARED.items())
-    shown = tuple(row for row in rows if any(cell != "–" for cell in row[1:]))
-    columns = ("figure", *(f"{pair.second} − {pair.first}" for pair in pairs))
+    cells = [[estimate_text(pair.figures.get(metric), signed=True) for metric in COMPARED] for pair in pairs]
     seeds = sorted({next(iter(pair.figures.values())).count for pair in pairs})
     note = f"mean ± standard error of the difference within each seed ({'/'.join(map(str, seeds))} shared), in percentage points"
-    return Grid("paired differences between arms that share tasks, training and base model", columns, shown, note=note)
+    title = "paired differences between arms that share tasks, training and base model"
+    return figures_grid(title, list(COMPARED.values()), [f"{pair.second} − {pair.first}" for pair in pairs], cells, note)
 
 
 def print_tables(runs: Sequence[RunScores], console: "Console") -> None:
@@ -175,7 +195,7 @@ def _table(grid: Grid) -> "Table":
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0))
     for index, column in enumerate(grid.columns):
         style = "cyan" if column in MEANS else ""
-        header = column.replace(" mean", "\nmean").replace(" − ", "\n− ")
+        header = column.replace(" ", "\n") if grid.columns[0] == "arm" else column.replace(" mean", "\nmean").replace(" − ", "\n− ")
         table.add_column(Text(header), justify="left" if index < grid.labels else "right", style=style, no_wrap=True, vertical="bottom")
     styles = {BEFORE: "dim", AFTER: "bold"} if grid.labels == 2 else {}
     for row in grid.rows:

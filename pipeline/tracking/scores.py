@@ -16,7 +16,7 @@ from pipeline.store import Record, Store
 from pipeline.tracking.book import Book, Metric
 
 LAYOUT = 1  # of what is written per step; a higher one has finished runs written again
-COLORS = {Role.BASE: "#6b7280", Role.BEFORE: "#d97706", Role.AFTER: "#2563eb"}
+COLORS = {Role.BASE: "#6b7280", Role.WITHIN: "#a3a3a3", Role.BEFORE: "#d97706", Role.AFTER: "#2563eb"}
 Tags = Callable[[Mapping[str, str]], dict[str, str]]
 
 
@@ -67,7 +67,7 @@ class ScoreMirror:
         return [run for run in found if run is not None]
 
     def _key(self, milestone: Milestone) -> str:
-        return f"{self.place}/{milestone.stage}/{milestone.role.value}"
+        return f"{self.place}/{milestone.stage}/{milestone.role.value}{'' if milestone.step is None else milestone.step}"
 
     def _track_key(self, role: Role) -> str:
         return f"{self.place}/track/{role.value}"
@@ -86,6 +86,8 @@ class ScoreMirror:
         """Short, because MLflow's table cuts names: `s2 count, before merge`."""
         if milestone.role is Role.BASE:
             return "s0 base"
+        if milestone.role is Role.WITHIN:
+            return f"s{milestone.stage} {milestone.task}, step {milestone.step}"
         what = "tuned" if len(self.roles) == 1 else f"{milestone.role.value} merge"
         return f"s{milestone.stage} {milestone.task}, {what}"
 
@@ -106,8 +108,9 @@ class ScoreMirror:
             "role": milestone.role.value,
             "stage": milestone.stage,
             "trained": milestone.task or "-",
-            "merge": {Role.BASE: "none", Role.BEFORE: "not yet"}.get(milestone.role, self.weights),
+            "merge": {Role.BASE: "none", Role.WITHIN: "not yet", Role.BEFORE: "not yet"}.get(milestone.role, self.weights),
         }
+        params |= {} if milestone.step is None else {"step": milestone.step}
         params |= {"arm": milestone.arm, "seed": milestone.seed} if milestone.arm else {}
         self.book.describe(run, {**params, "split": suite.split.value}, {"mergeline.model_id": model, "mergeline.step": record.key})
         self.book.log(run, metrics)

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from foundation.errors import ConfigError
 from pipeline.config.experiment import read_config
-from pipeline.config.settings import Train, validated
+from pipeline.config.kinds import validated
+from pipeline.config.train_settings import Train
 from pipeline.config.yaml_file import apply_override, parse_yaml
 from trainers.spec import TrainSpec
 

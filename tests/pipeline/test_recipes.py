@@ -9,7 +9,10 @@ from commands import COMPARE, EXPERIMENT
 from mergers.methods.linear import WiseFT as WiseFTMerger
 from pipeline.config.experiment import build
 from pipeline.recipes.milestone import Milestone, Role
-from pipeline.steps import FineTune, Merge, Pretrain
+from pipeline.steps import FineTune, Fisher, Merge, Pretrain, Within
+from trainers.strategies.ewc import ElasticWeightConsolidation
+from trainers.strategies.lwf import LearningWithoutForgetting
+from trainers.strategies.replay import Replay
 
 TASKS = ["parity", "count", "read"]
 
@@ -104,3 +107,54 @@ def test_an_arm_takes_the_common_keys_and_lays_its_own_over_them(tmp_path: Path)
     assert isinstance(tuned, FineTune)
     assert (tuned.train.max_steps, tuned.train.batch_size) == (8, 8)
     assert {milestone.weights for milestone in found if milestone.arm == "plain"} == {""}
+
+
+def tuned(found: list[Milestone]) -> list[FineTune]:
+    """The fine-tunes that are asked, in order."""
+    return [milestone.model for milestone in found if isinstance(milestone.model, FineTune)]
+
+
+def test_a_strategy_goes_with_any_recipe(tmp_path: Path) -> None:
+    for text, overrides in ((EXPERIMENT, []), (EXPERIMENT.replace("wise_ft", "sequential").replace("alpha: 0.5\n", ""), [])):
+        stages = tuned(milestones(tmp_path, text, "strategy={name: lwf, weight: 0.5}", *overrides))
+        assert {stage.strategy for stage in stages} == {LearningWithoutForgetting(weight=0.5)}
+        assert all(not stage.earlier and not stage.fishers for stage in stages)
+
+
+def test_replay_is_given_the_tasks_before(tmp_path: Path) -> None:
+    stages = tuned(milestones(tmp_path, EXPERIMENT, f"tasks=[{','.join(TASKS)}]", "strategy={name: replay, ratio: 0.2}"))
+    assert [stage.strategy for stage in stages] == [Replay(ratio=0.2)] * 3
+    assert [[task.name for task in stage.earlier] for stage in stages] == [[], ["parity"], ["parity", "count"]]
+
+
+def test_ewc_is_given_the_fisher_information_of_what_each_stage_ended_with(tmp_path: Path) -> None:
+    found = milestones(tmp_path, EXPERIMENT, f"tasks=[{','.join(TASKS)}]", "strategy={name: ewc, samples: 50}")
+    stages, merged = tuned(found), [milestone.model for milestone in found if milestone.role is Role.AFTER]
+    assert stages[0].strategy == ElasticWeightConsolidation(samples=50)
+    assert [len(stage.fishers) for stage in stages] == [0, 1, 2]
+    fishers = [step for step in stages[2].fishers if isinstance(step, Fisher)]
+    assert [(step.model, step.task.name, step.samples, step.parts) for step in fishers] == [
+        (model, task, 50, stages[0].train.parts) for model, task in zip(merged[:2], TASKS[:2], strict=True)
+    ]
+
+
+def test_joint_learns_all_tasks_so_far_from_the_base(tmp_path: Path) -> None:
+    found = milestones(tmp_path, EXPERIMENT.replace("wise_ft", "joint").replace("alpha: 0.5\n", ""), f"tasks=[{','.join(TASKS)}]")
+    stages = tuned(found)
+    assert [stage.task.name for stage in stages] == ["parity", "parity+count", "parity+count+read"]
+    assert {stage.start for stage in stages} == {found[0].model}
+    assert [stage.train.max_steps for stage in stages] == [8, 16, 24]
+
+
+def test_models_within_a_stage_are_asked_before_its_end(tmp_path: Path) -> None:
+    found = milestones(tmp_path, EXPERIMENT, "train.milestones=[4, 1]")
+    first = [milestone for milestone in found if milestone.stage == 1]
+    assert [(milestone.role, milestone.step) for milestone in first] == [
+        (Role.WITHIN, 1),
+        (Role.WITHIN, 4),
+        (Role.BEFORE, None),
+        (Role.AFTER, None),
+    ]
+    within, before = first[0].model, first[2].model
+    assert isinstance(within, Within)
+    assert (within.tuned, within.at) == (before, 1)

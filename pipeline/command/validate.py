@@ -1,0 +1,64 @@
+"""`validate` of an experiment: what its file asks for, checked as far as it can be without reading weights, and told in a few lines.
+
+Answers at once for an experiment that makes its own model. A local checkpoint is held against its model, which takes the seconds of
+importing transformers; tasks in the user's files are read and their records checked.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.bases import KnownBase, check_bases, streams_of
+from pipeline.config.experiment import read_config
+from pipeline.config.inputs import check_place
+from pipeline.config.settings import Stream
+from tasks.task import Split
+
+
+def validate_experiment(path: Path, overrides: Sequence[str] = ()) -> str:
+    """Lines on what the experiment would do. Raises ConfigError and InputError with the place in the file."""
+    file, config = read_config(path, overrides)
+    check_place(Path(config.workspace).absolute(), "workspace")
+    bases = check_bases(file, config)
+    return "\n".join([_summary(config, bases), *(base.describe() for base in bases), *_data(config), *_shown(config, bases)])
+
+
+def _summary(config: Any, bases: Sequence[KnownBase]) -> str:
+    streams = hasattr(config, "streams")
+    what = f"{len(config.arms)} arms x {len(config.seeds)} seeds" if streams else f"{len(config.tasks)} stages: {', '.join(config.tasks)}"
+    hub = sorted({stream.base.checkpoint for stream, _ in streams_of(config) if stream.base.checkpoint} - {base.text for base in bases})
+    fetched = f"; {' and '.join(hub)} will be fetched from the hub when it runs" if hub else ""
+    return f"valid; recipe {config.recipe}, {what}{fetched}"
+
+
+def _data(config: Any) -> Iterator[str]:
+    """What the tasks in the user's files are, each once, with the records that would be left out."""
+    told: set[str] = set()
+    for stream, _ in streams_of(config):
+        for name in (*stream.tasks, *stream.held_out):
+            if name in stream.data and name not in told:
+                told.add(name)
+                yield from _files(stream, name)
+
+
+def _files(stream: Stream, name: str) -> Iterator[str]:
+    task = stream.data[name].task(name)
+    yield f"task {name}: " + task.describe().replace("\n", f"\ntask {name}: ")
+    asked = Split(stream.evaluate.split)
+    for split, count in ((Split.TRAIN, stream.train.samples), (asked, stream.evaluate.samples)):
+        if split is asked or name in stream.tasks:
+            report = task.check(split, count)
+            if report.problems:
+                yield f"{report.sentence}; left out (max_bad_records is {task.max_bad_records})"
+
+
+def _shown(config: Any, bases: Sequence[KnownBase]) -> Iterator[str]:
+    """One training example as the model will read it, the tokens that are learned marked, where there is a processor to write it with."""
+    base = next((base for base in bases if base.place is not None and base.has_weights), None)
+    if base is not None and base.place is not None:
+        from models.load import load_processor
+        from trainers.data.preview import as_text, preview
+
+        stream, _ = next(iter(streams_of(config)))
+        example = stream.task(stream.tasks[0], Split.TRAIN).examples(Split.TRAIN, 1)[0]
+        yield f"an example of {stream.tasks[0]}, what is learned in «»:\n" + as_text(preview(load_processor(base.place), example))

@@ -1,0 +1,111 @@
+"""The page on which a run's answers are browsed: one HTML file that needs nothing else, neither network nor the files beside it.
+
+The data stand in the page as JSON, images as `data:` addresses that are decoded when they come into view. What a model answered is only
+ever set as text. `answers_style.py` is its look, `answers_script.py` what it does.
+"""
+
+import html
+import json
+from typing import Any
+
+from pipeline.report.answers import RIGHT_FROM, Answers, Line, Question
+from pipeline.report.answers_script import SCRIPT
+from pipeline.report.answers_style import STYLE
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}: questions and answers</title>
+<style>{style}</style>
+</head>
+<body>
+<header>
+  <div class="top">
+    <h1>{title}</h1>
+    <button id="theme" type="button" title="Light or dark" aria-label="Light or dark"></button>
+  </div>
+  <div class="filters">
+    <label{one_line}>Line <select id="line"></select></label>
+    <label>Task <select id="task"></select></label>
+    <input id="search" type="search" placeholder="Search questions and answers" aria-label="Search questions and answers">
+  </div>
+  <div class="outcomes" id="outcomes" role="group" aria-label="What became of the question"></div>
+</header>
+<main>
+  <div class="detail">
+    <section class="sample" id="sample" aria-live="polite"></section>
+    <footer>{note}</footer>
+  </div>
+  <section class="overview">
+    <div class="shares" id="shares"></div>
+    <ol id="list"></ol>
+    <div id="more"></div>
+  </section>
+</main>
+<script id="data" type="application/json">{data}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def page(answers: Answers) -> str:
+    """The whole page."""
+    return PAGE.format(
+        policy=POLICY,
+        title=html.escape(answers.title),
+        style=STYLE,
+        one_line=" hidden" if len(answers.lines) == 1 else "",
+        note=html.escape(note(answers)),
+        data=json.dumps(data(answers), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        script=SCRIPT,
+    )
+
+
+def note(answers: Answers) -> str:
+    """What is shown, in a few sentences."""
+    part = "all" if answers.shown >= answers.asked else f"the first {answers.shown} of"
+    return (
+        f"Shown: {part} {answers.asked} samples of each task. A reply is right from a score of {RIGHT_FROM:g} on. "
+        "Got right, got wrong: from the first model to the last. Changed: the replies are not all the same. "
+        "Keys: ← → previous and next sample, / search."
+    )
+
+
+def data(answers: Answers) -> dict[str, Any]:
+    """What the script reads."""
+    return {
+        "rightFrom": RIGHT_FROM,
+        "lines": [line_data(line) for line in answers.lines],
+        "images": {name: [picture.url, picture.width, picture.height] for name, picture in answers.pictures.items()},
+        "questions": [question_data(question) for question in answers.questions],
+    }
+
+
+def line_data(line: Line) -> dict[str, Any]:
+    """A line's name, models and tasks."""
+    models = [{"stage": model.stage, "task": model.task, "model": model.model} for model in line.models]
+    return {"name": f"{line.arm}, seed {line.seed}", "models": models, "heldOut": line.held_out, "stream": line.stream}
+
+
+def question_data(question: Question) -> dict[str, Any]:
+    """A question and its replies by line."""
+    replies = {str(line): [[reply.response, round(reply.score, 4)] for reply in told] for line, told in sorted(question.replies.items())}
+    images = [picture.name for picture in question.pictures]
+    return {
+        "task": question.task,
+        "key": question.key,
+        "before": question.before,
+        "question": question.question,
+        "answer": question.answer,
+        "images": images,
+        "replies": replies,
+        "outcomes": {str(line): question.outcome(line).value for line in sorted(question.replies)},
+    }
