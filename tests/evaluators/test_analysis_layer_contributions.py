@@ -1,9 +1,7 @@
 """Layer contributions: the Gram formula against full logits in float64, and whole models against a plain reading of their layers."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,17 +126,10 @@ def test_a_model_is_at_distance_zero_of_itself_and_an_untouched_part_is_too() ->
 @pytest.fixture(scope="module")
 def families() -> dict[str, Callable[[], Any]]:
     """The tiny models that the tests of `models` are made of."""
-    import importlib.util
+    import tiny_models
 
-    place = Path(__file__).parents[1] / "models" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("tiny_families", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tiny_families"] = module
-    spec.loader.exec_module(module)
-    tied = {"llama": lambda: module.tiny_llama(tie_word_embeddings=True)}
-    return {"qwen2_vl": module.tiny_qwen2_vl, "idefics3": module.tiny_idefics3, **tied}
+    tied = {"llama": lambda: tiny_models.tiny_llama(tie_word_embeddings=True)}
+    return {"qwen2_vl": tiny_models.tiny_qwen2_vl, "idefics3": tiny_models.tiny_idefics3, **tied}
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "idefics3", "llama"])

@@ -1,6 +1,5 @@
 """A step's loss and gradient are a mean over the answer tokens of the global batch, in every family, however the batch is cut."""
 
-import importlib.util
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import TINY
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, TrainerControl, TrainerState
 
 from foundation.errors import InputError
@@ -19,19 +19,6 @@ from trainers.spec import TrainSpec, plan_batches
 from trainers.strategy import Adaptation
 
 SPEC = TrainSpec(parts=("language_model",), learning_rate=1e-3, max_steps=1, batch_size=8)
-
-
-def families() -> dict[str, Any]:
-    """The tiny models of the models' tests."""
-    spec = importlib.util.spec_from_file_location("tiny_models", Path(__file__).parents[1] / "models" / "conftest.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.TINY
-
-
-TINY = families()
 
 
 def one_step(model: PreTrainedModel, micro: int, work: Path) -> dict[str, float]:
