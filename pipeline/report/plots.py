@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from pipeline.report.comparison import Arm, Estimate, after_stage, arm_label, estimate
+from pipeline.report.comparison import Arm, Estimate, after_stage, arm_label, estimate, percent
 from pipeline.report.run_scores import AFTER, BEFORE, score_matrix, stderr_matrix, summary
 
 ORANGE, BLUE, INK, GRAY = "#d97706", "#2563eb", "#1f2937", "#9ca3af"
-ARM_COLORS = ("#6b7280", "#2563eb", "#d97706", "#059669", "#a21caf", "#0891b2", "#b91c1c", "#4d7c0f")
-ARM_MARKERS = "osD^vP*X"
+ARM_COLORS = ("#6b7280", "#2563eb", "#d97706", "#059669", "#a21caf", "#0891b2", "#b91c1c", "#4d7c0f", "#111827", "#be185d")
+ARM_MARKERS = "osD^vP*Xhp"
+ARMS_TOLD_APART = len(ARM_MARKERS)
 DPI = 130
 GAP = 0.3
 STYLE = {
@@ -202,7 +203,15 @@ def comparison(arms: Sequence[Arm]) -> Figure:
         axes.set_yticks(range(len(arms)), [arm.name for arm in arms] if column == 0 else [""] * len(arms))
     _learning_against_forgetting(figure.add_subplot(grid[3]), arms)
     handles = [
-        Line2D([], [], color=ARM_COLORS[index % 8], marker=ARM_MARKERS[index % 8], linestyle="", markersize=8, label=arm_label(arm))
+        Line2D(
+            [],
+            [],
+            color=ARM_COLORS[index % ARMS_TOLD_APART],
+            marker=ARM_MARKERS[index % ARMS_TOLD_APART],
+            linestyle="",
+            markersize=8,
+            label=arm_label(arm),
+        )
         for index, arm in enumerate(arms)
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=min(3, len(arms)))
@@ -213,12 +222,12 @@ def _dots(axes: Axes, arms: Sequence[Arm], metric: str) -> None:
     """One row per arm: a faint dot per seed, the mean and its standard error."""
     for row, arm in enumerate(arms):
         if metric in arm.figures:
-            color, marker = ARM_COLORS[row % 8], ARM_MARKERS[row % 8]
+            color, marker = ARM_COLORS[row % ARMS_TOLD_APART], ARM_MARKERS[row % ARMS_TOLD_APART]
             seeds = [100 * summary(run, arm.stage)[metric] for run in arm.runs]
             axes.plot(seeds, [row] * len(seeds), ".", color=color, alpha=0.35, markersize=7, markeredgewidth=0)
             value = arm.figures[metric]
             axes.errorbar(100 * value.mean, row, xerr=_bar(value), color=color, marker=marker, markersize=6, linewidth=1.8)
-            axes.annotate(f"{100 * value.mean:.1f}", (100 * value.mean, row), (0, 9), textcoords="offset points", ha="center", fontsize=10)
+            axes.annotate(percent(value.mean), (100 * value.mean, row), (0, 9), textcoords="offset points", ha="center", fontsize=10)
     axes.set_ylim(len(arms) - 0.4, -0.6)
     axes.margins(x=0.22)
     axes.grid(axis="x", color="#e5e7eb", linewidth=0.8)
@@ -232,7 +241,7 @@ def _learning_against_forgetting(axes: Axes, arms: Sequence[Arm]) -> None:
     for index, arm in enumerate(arms):
         if "forgetting/held_out" not in arm.figures or "learning/final_gain" not in arm.figures:
             continue
-        color, marker = ARM_COLORS[index % 8], ARM_MARKERS[index % 8]
+        color, marker = ARM_COLORS[index % ARMS_TOLD_APART], ARM_MARKERS[index % ARMS_TOLD_APART]
         seeds = [summary(run, arm.stage) for run in arm.runs]
         points = [[100 * figures[metric] for figures in seeds] for metric in ("forgetting/held_out", "learning/final_gain")]
         axes.plot(*points, ".", color=color, alpha=0.35, markersize=7, markeredgewidth=0)

@@ -168,7 +168,8 @@ class Mirror:
         points = [metric for point in history for metric in _metrics_of(point)]
         self.book.log(run, points + [Metric(f"total/{key}", value, finished) for key, value in totals.items()])
         data = [(step.task.name, data_digest(step.task), "training")] if isinstance(step, FineTune) else []
-        self.book.link(run, read=[self.model(parent) for parent in parents_of(step)], made=[self.model(step)], data=data)
+        made = [self.model(step)] if record.checkpoint is not None else []  # a measurement makes no model
+        self.book.link(run, read=[self.model(parent) for parent in parents_of(step)], made=made, data=data)
         self.book.end(run, "FINISHED", finished)
         self.book.stamp(run, stamp_of(record))
 
@@ -183,6 +184,7 @@ class Mirror:
     def _model_name(self, step: Step) -> str:
         milestone = self.places[step.key]
         made = "merged" if isinstance(step, Merge) else "tuned" if isinstance(step, FineTune) else "base"
+        made = made if milestone.step is None else f"step{milestone.step}"
         name = f"s{milestone.stage}-{milestone.task}-{made}" if milestone.task else made
         whole = f"{milestone.arm}-seed{milestone.seed}-{name}" if len(self.scores) > 1 else name
         return re.sub(r"[^A-Za-z0-9_ =+-]", "_", whole)  # MLflow takes no . / : % or quotes here

@@ -35,6 +35,17 @@ def test_a_new_database_is_filled_from_records_alone(whole: Whole, database: Pat
     assert dump(mirror) == once
 
 
+def test_measurements_and_models_within_a_stage_are_mirrored(tmp_path: Path, database: Path) -> None:
+    built, store = make(tmp_path, TINY, "strategy=ewc", "train.milestones=[1, 2]")
+    mirror = open_mirror(built, store, database)
+    complete(mirror)
+    told = dump(mirror)
+    models = [key for key in told if key.startswith("model ")]
+    assert len([key for key in models if "within-" in key]) == 2 * len(built.config.tasks)
+    assert not [key for key in models if "fisher-" in key]  # a measurement is a run, not a model
+    assert len([key for key in told if key.startswith("run ") and "fisher-" in key]) == len(built.config.tasks) - 1
+
+
 class Crash(BaseException):
     """Not an Exception, so that nothing can swallow it."""
 
