@@ -40,8 +40,8 @@ def brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / "images").mkdir(parents=True)
         for split, count in (("train", 40), ("test", 4)):
             records = [record(f"{split}{index}.png") for index in range(count)]
-            for shown in records:
-                Image.new("RGB", (8, 8)).save(folder / "images" / shown["image"])
+            for index, shown in enumerate(records):
+                Image.new("RGB", (8, 8), (index, 0, 100 * (split == "test"))).save(folder / "images" / shown["image"])
             (folder / f"{split}.json").write_text(json.dumps(records))
     for family in ("llava_onevision", "llava_next"):
         (tmp_path / family).mkdir()

@@ -19,7 +19,7 @@ from tasks.files import examples as file_examples
 from tasks.files import headers
 from tasks.files.task import file_task
 from tasks.task import Example, Role, Split, Turn
-from trainers import lengths
+from trainers.data import lengths
 from trainers.data.encoding import encode
 from trainers.data.lengths import Alike, lengths_and_kinds, measure
 from trainers.data.rehearsal import Kept
