@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from penalised import Crash, CrashError
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from foundation.errors import ConfigError, InputError, ResourceError
@@ -26,22 +27,6 @@ from trainers.train import StageResult, companion_files
 
 Stage = Callable[..., StageResult]
 Logged = list[tuple[int, dict[str, float]]]
-
-
-class CrashError(Exception):
-    """Thrown in the middle of a stage."""
-
-
-class Crash(TrainerCallback):
-    """Throws after the optimizer's step number `at`, before its checkpoint."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Throw where it is time."""
-        if state.global_step == self.at:
-            raise CrashError
 
 
 @dataclass(frozen=True)
