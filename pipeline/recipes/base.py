@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from evaluators.suite import Suite
 from pipeline.config.base_settings import Base
 from pipeline.config.settings import Stream
 from pipeline.recipes.milestone import Milestone, Role
@@ -46,12 +47,12 @@ def learn(c: Stream, models: Sequence[Step], store: Path) -> FineTune:
     )
 
 
-def ask(model: Step, c: Stream, store: Path) -> Evaluate:
-    """`model` asked every task of the stream and of the held-out set."""
-    return Evaluate(model, c.suite(store / FILES), c.evaluate.batch_size, c.evaluate.threads, gpus=c.evaluate.gpus)
+def ask(model: Step, c: Stream, suite: Suite) -> Evaluate:
+    """`model` asked every task of the `suite`, which a recipe makes once: tasks in files are read for it."""
+    return Evaluate(model, suite, c.evaluate.batch_size, c.evaluate.threads, gpus=c.evaluate.gpus)
 
 
-def within(tuned: FineTune, c: Stream, stage: int, store: Path) -> Iterator[Milestone]:
+def within(tuned: FineTune, c: Stream, stage: int, suite: Suite) -> Iterator[Milestone]:
     """The models in the middle of a stage, where the experiment names optimizer steps."""
     for step in tuned.train.milestones:
-        yield Milestone(ask(Within(tuned, step), c, store), stage, Role.WITHIN, c.tasks[stage - 1], seed=c.seed, step=step)
+        yield Milestone(ask(Within(tuned, step), c, suite), stage, Role.WITHIN, c.tasks[stage - 1], seed=c.seed, step=step)

@@ -31,11 +31,12 @@ class Joint(Stream):
 def joint(c: Joint, store: Path) -> Iterator[Milestone]:
     """Every stage starts from the base."""
     base = starting_model(c.base, c.seed, store)
-    yield Milestone(ask(base, c, store), 0, Role.BASE, seed=c.seed)
+    suite = c.suite(store / FILES)
+    yield Milestone(ask(base, c, suite), 0, Role.BASE, seed=c.seed)
     spec, strategy = c.train.spec(c.seed), c.strategy.make()
     for stage, task in enumerate(c.tasks, start=1):
         together = MixedTask(tuple(c.task(name, Split.TRAIN, store / FILES) for name in c.tasks[:stage]))
         longer = spec if spec.max_steps is None else replace(spec, max_steps=spec.max_steps * stage)
         tuned = FineTune(base, together, longer, strategy, resources=c.train.resources())
-        yield from within(tuned, c, stage, store)
-        yield Milestone(ask(tuned, c, store), stage, Role.AFTER, task, seed=c.seed)
+        yield from within(tuned, c, stage, suite)
+        yield Milestone(ask(tuned, c, suite), stage, Role.AFTER, task, seed=c.seed)

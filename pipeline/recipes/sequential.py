@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config.settings import Stream
-from pipeline.recipes.base import ask, learn, starting_model, within
+from pipeline.recipes.base import FILES, ask, learn, starting_model, within
 from pipeline.recipes.milestone import Milestone, Role
 
 
@@ -15,9 +15,10 @@ class Sequential(Stream):
 def sequential(c: Sequential, store: Path) -> Iterator[Milestone]:
     """Each stage goes on from the fine-tuned model of the one before it."""
     models = [starting_model(c.base, c.seed, store)]
-    yield Milestone(ask(models[0], c, store), 0, Role.BASE, seed=c.seed)
+    suite = c.suite(store / FILES)
+    yield Milestone(ask(models[0], c, suite), 0, Role.BASE, seed=c.seed)
     for stage, task in enumerate(c.tasks, start=1):
         tuned = learn(c, models, store)
-        yield from within(tuned, c, stage, store)
+        yield from within(tuned, c, stage, suite)
         models.append(tuned)
-        yield Milestone(ask(tuned, c, store), stage, Role.AFTER, task, seed=c.seed)
+        yield Milestone(ask(tuned, c, suite), stage, Role.AFTER, task, seed=c.seed)

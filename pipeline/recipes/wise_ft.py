@@ -17,7 +17,7 @@ from pydantic import model_validator
 from mergers.methods.linear import WiseFT as WiseFTMerger
 from pipeline.config.kinds import Fraction
 from pipeline.config.settings import MergeWork, Stream
-from pipeline.recipes.base import ask, learn, starting_model, within
+from pipeline.recipes.base import FILES, ask, learn, starting_model, within
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.steps import Merge
 
@@ -41,11 +41,12 @@ class WiseFT(Stream):
 def wise_ft(c: WiseFT, store: Path) -> Iterator[Milestone]:
     """The base is asked first; every stage is asked before and after its merge."""
     models = [starting_model(c.base, c.seed, store)]
-    yield Milestone(ask(models[0], c, store), 0, Role.BASE, seed=c.seed)
+    suite = c.suite(store / FILES)
+    yield Milestone(ask(models[0], c, suite), 0, Role.BASE, seed=c.seed)
     weights = f"{c.alpha:g} x previous + {1 - c.alpha:g} x tuned"
     for stage, task in enumerate(c.tasks, start=1):
         tuned = learn(c, models, store)
-        yield from within(tuned, c, stage, store)
-        yield Milestone(ask(tuned, c, store), stage, Role.BEFORE, task, seed=c.seed, weights=weights)
+        yield from within(tuned, c, stage, suite)
+        yield Milestone(ask(tuned, c, suite), stage, Role.BEFORE, task, seed=c.seed, weights=weights)
         models.append(Merge(WiseFTMerger(c.alpha), {"previous": models[-1], "tuned": tuned}, actors=c.merge.actors))
-        yield Milestone(ask(models[-1], c, store), stage, Role.AFTER, task, seed=c.seed, weights=weights)
+        yield Milestone(ask(models[-1], c, suite), stage, Role.AFTER, task, seed=c.seed, weights=weights)
