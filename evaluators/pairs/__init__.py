@@ -1,0 +1,1 @@
+"""Asking a modality-expert transformer: retrieval in both directions, answers, comparisons, classes."""
