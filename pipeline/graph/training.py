@@ -1,7 +1,8 @@
-"""A fine-tuning stage on Ray Train: `TorchTrainer` starts the workers, each runs `trainers.train.train_stage` (transformers' Trainer).
+"""A stage of learning on Ray: one worker as a Ray task, several by Ray Train. Each runs `trainers` on its own (transformers' Trainer).
 
-Resuming never rests on Ray's own snapshot: every attempt is a fresh Ray run, and each worker goes on from the newest checkpoint in the
-step's scratch directory that verifies. A worker that dies is replaced up to `max_failures` times.
+A lone worker has nobody to meet, so it needs no `TorchTrainer`, whose controller, worker and process group take ten seconds to start; a
+task finds a process that has torch loaded already. Either way resuming never rests on a snapshot of Ray's: every attempt goes on from the
+newest checkpoint in the step's scratch directory that verifies, and a worker that dies is replaced up to `max_failures` times.
 """
 
 import math
@@ -14,23 +15,15 @@ from typing import Any
 
 from foundation.errors import MergelineError, ResourceError
 from pipeline.step import Resources, Work
+from trainers.modality.spec import ModalityLearning
 from trainers.strategy import Learning
 
 BOTH = "cpu:gloo,cuda:nccl"
 """The process group of workers with GPUs that also put together what lies in main memory; NCCL alone cannot."""
 
 
-def fit(work: Work, start: Path, learning: Learning, resources: Resources) -> dict[str, Any]:
+def fit(work: Work, start: Path, learning: Learning | ModalityLearning, resources: Resources) -> dict[str, Any]:
     """Train on Ray until the checkpoint is in `work.directory / "checkpoint"`; returns the stage's figures."""
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    per_worker = {"CPU": min(resources.cpus, max(1, ray.cluster_resources().get("CPU", 1) // resources.workers))}
-    if resources.gpus:
-        per_worker["GPU"] = resources.gpus
-    attempts = work.scratch / "ray"
-    shutil.rmtree(attempts, ignore_errors=True)
     settings = {
         "start": start,
         "learning": learning,
@@ -39,11 +32,45 @@ def fit(work: Work, start: Path, learning: Learning, resources: Resources) -> di
         "log": work.log_function(),
         "progress": work.progress,
     }
+    figures = (_alone if resources.workers == 1 else _together)(settings, work, resources)
+    if "error" in figures:
+        raise figures["error"]
+    return figures
+
+
+def _alone(settings: dict[str, Any], work: Work, resources: Resources) -> dict[str, Any]:
+    """The one worker is a Ray task, which Ray runs again where it was killed."""
+    import ray
+
+    options = {**_per_worker(resources, "num_cpus", "num_gpus"), "max_retries": resources.max_failures, "name": "a stage's worker"}
+    try:
+        return dict(ray.get(ray.remote(_train_on_worker).options(**options).remote(settings)))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Exception) and not isinstance(error.cause, MemoryError):
+            raise error.cause from error
+        raise _gone(str(error)) from error
+    except ray.exceptions.RayError as error:
+        raise _gone(str(error)) from error
+
+
+def _together(settings: dict[str, Any], work: Work, resources: Resources) -> dict[str, Any]:
+    """Several workers that meet in a process group."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    attempts = work.scratch / "ray"
+    shutil.rmtree(attempts, ignore_errors=True)
+    offloads = resources.gpus and settings["learning"].spec.cpu_offload
     trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config=settings,
-        torch_config=TorchConfig(backend=BOTH if resources.gpus and learning.spec.cpu_offload else None),
-        scaling_config=ScalingConfig(num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker),
+        torch_config=TorchConfig(backend=BOTH if offloads else None),
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker=_per_worker(resources, "CPU", "GPU"),
+        ),
         run_config=RunConfig(
             name=uuid.uuid4().hex[:12],
             storage_path=str(attempts),
@@ -51,23 +78,25 @@ def fit(work: Work, start: Path, learning: Learning, resources: Resources) -> di
         ),
     )
     try:
-        result = trainer.fit()
+        return dict(trainer.fit().return_value)
     except ray.train.TrainingFailedError as error:
         raise _told(error) from error
-    figures = dict(result.return_value)
-    if "error" in figures:
-        raise figures["error"]
-    return figures
+
+
+def _per_worker(resources: Resources, cpus: str, gpus: str) -> dict[str, float]:
+    """What one worker asks of Ray, under the names that are wanted: never more processors than there are for it."""
+    import ray
+
+    asked = {cpus: min(resources.cpus, max(1, ray.cluster_resources().get("CPU", 1) // resources.workers))}
+    return asked | ({gpus: resources.gpus} if resources.gpus else {})
 
 
 def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """What each Ray Train worker runs."""
+    """What each worker runs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import ray.train
+    from trainers.workers import world_size
 
-    from trainers.train import train_stage
-
-    learning: Learning = settings["learning"]
+    learning: Learning | ModalityLearning = settings["learning"]
     spec = learning.spec
     log, progress = settings["log"], settings["progress"]
     total = spec.max_steps or math.ceil(spec.epochs * ((spec.samples or 0) // spec.batch_size))
@@ -77,20 +106,9 @@ def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
         progress(step, total, f"loss {values['train/loss']:.3f}" if "train/loss" in values else "")
 
     try:
-        result = train_stage(
-            settings["start"],
-            learning.task,
-            spec,
-            settings["output"],
-            settings["work"],
-            on_log,
-            learning.strategy,
-            learning.fishers,
-            learning.earlier,
-        )
-        return asdict(result)
+        return asdict(learning.run(settings["start"], settings["output"], settings["work"], on_log))
     except MergelineError as error:
-        if ray.train.get_context().get_world_size() > 1:
+        if world_size() > 1:
             raise  # the others must not wait for this worker
         return {"error": error}  # not a failure of the worker: trying again would end the same
 
@@ -108,5 +126,10 @@ def _told(error: Exception) -> Exception:
                 raised.add_note(str(failure))
                 return raised
             cause = raised or getattr(cause, "cause", None) or cause.__cause__
-    last = str(failures[0]).strip().splitlines()[-1] if failures else str(error)
+    return _gone(str(failures[0] if failures else error))
+
+
+def _gone(words: str) -> ResourceError:
+    """That the workers died, and what is known of it."""
+    last = words.strip().splitlines()[-1]
     return ResourceError(f"training workers failed more often than max_failures allows; the last one said: {last}")

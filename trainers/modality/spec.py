@@ -92,9 +92,9 @@ class ModalitySpec:
         kinds = {NEEDS.get(name, Kind.CAPTIONS) for name in names}
         if len(kinds) > 1:
             raise ConfigError(f"objectives {', '.join(names)} learn from {' and '.join(sorted(kinds))}; put them into stages of their own")
-        for name, value in (("text", self.masking.text), ("with_image", self.masking.with_image), ("patches", self.masking.patches)):
+        for field, value in (("text", self.masking.text), ("with_image", self.masking.with_image), ("patches", self.masking.patches)):
             if not 0 < value < 1:
-                raise ConfigError(f"masking.{name} is {value}; it is a probability between 0 and 1")
+                raise ConfigError(f"masking.{field} is {value}; it is a probability between 0 and 1")
 
     @property
     def kind(self) -> Kind:

@@ -1,0 +1,11 @@
+"""The kinds of steps: where weights come from, how they learn, how they are merged, how they are asked.
+
+Each is a value (see `pipeline/step.py`) whose `run` calls one of the libraries. Heavy imports stand inside `run`: planning needs none.
+"""
+
+from pipeline.steps.asking import Evaluate
+from pipeline.steps.learning import FineTune, Fisher, Within
+from pipeline.steps.merging import Merge
+from pipeline.steps.weights import DIGESTS_FILE, Pretrain, Pretrained, pretrained
+
+__all__ = ["DIGESTS_FILE", "Evaluate", "FineTune", "Fisher", "Merge", "Pretrain", "Pretrained", "Within", "pretrained"]

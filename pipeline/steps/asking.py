@@ -1,0 +1,38 @@
+"""A model is asked what a suite holds."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from evaluators.suite import Suite
+from pipeline.step import Outcome, Step, Work, execution
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluate(Step):
+    """One model is asked every task of a suite."""
+
+    kind: ClassVar[str] = "evaluate"
+    model: Step
+    suite: Suite
+    batch_size: int = 100
+    threads: int = 1
+    gpus: float = execution(0)
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        return {"num_cpus": self.threads, "num_gpus": self.gpus}
+
+    def run(self, work: Work) -> Outcome:
+        from evaluators.evaluate import evaluate
+
+        asked = {task.name: index for index, task in enumerate(self.suite.tasks)}
+
+        def on_progress(task: str, done: int, total: int) -> None:
+            work.progress(asked[task] * total + done, len(asked) * total, task)
+
+        place = work.checkpoint_of(self.model)
+        scores = evaluate(place, self.suite, work.directory, self.batch_size, self.threads, on_progress)
+        return Outcome(
+            metrics={name: asdict(score) for name, score in scores.items()},
+            details={"split": self.suite.split.value, "samples": self.suite.samples},
+        )
