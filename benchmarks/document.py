@@ -102,7 +102,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], li
         "One stage of learning",
         ("training",),
         (
-            "The digits model, wider and deeper (3.2 M weights, language model trained), global batch 64, one thread per worker, float32. The script",
+            "The digits model, wider and deeper (3.2 M weights, language model trained), global batch 64, one thread each, float32. The script",
             "uses the same model, examples, settings and collator (`benchmarks/training_alone.py`); samples per second from the second",
             "epoch on, processes in turn, median (least–most). On Ray: a stage of 8 steps with one worker, several on one Ray.",
         ),
