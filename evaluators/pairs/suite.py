@@ -19,6 +19,8 @@ class Asked:
     rerank: int = 0
 
     def __post_init__(self) -> None:
+        if self.rerank < 0:
+            raise ConfigError(f"rerank {self.rerank} of set {self.set.name!r}: order 1 candidate or more again, or 0 for none")
         if self.rerank and self.set.kind is not Kind.CAPTIONS:
             raise ConfigError(f"rerank orders what was retrieved, but {self.set.name!r} is asked for {self.set.kind.value}; leave it out")
 

@@ -9,6 +9,8 @@ from foundation.errors import ConfigError
 from foundation.hints import unknown
 
 MODEL_TYPE = "modality_experts"
+TEXT_POSITIONS = 196
+"""The longest text that the relative-position table has rows for; the table is as long for shorter texts."""
 
 
 class Expert(StrEnum):
@@ -49,7 +51,9 @@ HEADS = ("mlm", "itm", "itc", "itc_vl", "mim", "vqa", "nlvr2", "classification")
 
 
 class ModalityExpertsConfig(PretrainedConfig):
-    """Defaults are the base size (BEiT-base/16). `heads` are built into the model, in the order of HEADS; `answers` and `classes` name what
+    """Defaults are the base size (BEiT-base/16); large: hidden_size 1024, 24 layers, 16 heads, intermediate_size 4096, fusion_layer 21.
+
+    `heads` are built into the model, in the order of HEADS; `answers` and `classes` name what
     the heads `vqa` and `classification` choose among. ConfigError for values no model can have."""
 
     model_type = MODEL_TYPE
@@ -101,6 +105,11 @@ class ModalityExpertsConfig(PretrainedConfig):
         self._check()
 
     @property
+    def window(self) -> int:
+        """Patches along one side of an image."""
+        return self.image_size // self.patch_size
+
+    @property
     def patches(self) -> int:
         """Patches of an image, its CLS token aside."""
         return (self.image_size // self.patch_size) ** 2
@@ -120,6 +129,8 @@ class ModalityExpertsConfig(PretrainedConfig):
         rules = [
             (self.hidden_size % self.num_attention_heads == 0, f"hidden_size {self.hidden_size} over {self.num_attention_heads} heads"),
             (self.image_size % self.patch_size == 0, f"image_size {self.image_size} in patches of {self.patch_size}"),
+            (2 <= self.max_text_length <= TEXT_POSITIONS, f"max_text_length {self.max_text_length}, of 2 to {TEXT_POSITIONS} tokens"),
+            (self.token_types >= 2, f"token_types {self.token_types}, one for text and one at least for images"),
             (0 <= self.fusion_layer <= self.num_hidden_layers, f"fusion_layer {self.fusion_layer} of {self.num_hidden_layers} layers"),
         ]
         for holds, words in rules:
