@@ -19,12 +19,11 @@ from rich.console import Console
 
 from foundation.errors import ConfigError, Interrupted, MergelineError, ResourceError
 from pipeline.command.analyze_cli import app as analyze
+from pipeline.command.arguments import spread
+from pipeline.command.data import app as data
 
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What the system refuses for reasons that lie with the machine, not with this program."""
-
-SEVERAL = ("--checkpoints", "--alphas", "--tasks", "--task", "--set", "--experts")
-"""Options that take several values after one flag."""
 
 app = typer.Typer(
     help="Fine-tune, merge, evaluate, next stage: one resumable graph on Ray.",
@@ -35,6 +34,7 @@ app = typer.Typer(
 )
 
 app.add_typer(analyze, name="analyze")
+app.add_typer(data, name="data")
 
 File = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs laid over the file, e.g. alpha=0.3.", show_default=False)]
@@ -248,32 +248,6 @@ def check_workspace(workspace: Path) -> None:
             f"this runs as a Ray job, whose working directory is removed afterwards, but workspace is {str(workspace)!r}; "
             "add workspace=/path/that/all/nodes/share"
         )
-
-
-def spread(arguments: list[str], options: tuple[str, ...] = SEVERAL) -> list[str]:
-    """Let options take several values after one flag: `--checkpoints A B` becomes `--checkpoints A --checkpoints B`."""
-    result: list[str] = []
-    option, repeated = "", False
-    for argument in arguments:
-        if argument.startswith("--") or (argument.startswith("-") and not _is_number(argument)):
-            if option and not repeated:
-                raise ConfigError(f"{option} is given no value before {argument}; write them after it, e.g. {option} A B")
-            option, repeated = (argument, False) if argument in options else ("", False)
-            result.append(argument)
-        elif option:
-            result += [option, argument] if repeated else [argument]
-            repeated = True
-        else:
-            result.append(argument)
-    return result
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

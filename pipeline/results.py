@@ -15,6 +15,7 @@ from foundation.errors import InputError
 from foundation.files import write_json_atomic
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.report import RunScores, StageScores
+from pipeline.report.modality import Outcome
 from pipeline.report.run_scores import Cost
 from pipeline.steps import FineTune
 from pipeline.store import Record, Store
@@ -41,6 +42,9 @@ class Row:
     model: str
     step: int | None = None
     strategy: str = ""
+    family: str = ""
+    value: float | None = None
+    measured: str = ""  # step key
 
 
 def rows(milestones: Sequence[Milestone], recipe: str) -> list[Row]:
@@ -60,6 +64,9 @@ def rows(milestones: Sequence[Milestone], recipe: str) -> list[Row]:
             model=milestone.model.key,
             step=milestone.step,
             strategy=_strategy(milestone),
+            family=milestone.family,
+            value=milestone.value,
+            measured=milestone.measured.key if milestone.measured else "",
         )
         for milestone in milestones
     ]
@@ -104,6 +111,23 @@ def run_scores(found: Sequence[Row], store: Store) -> RunScores:
     strategy = next((row.strategy for row in found if row.strategy), "")
     first = found[0]
     return RunScores(first.arm, first.seed, first.stream, first.held_out, weights, tuple(stages), training, cost, strategy)
+
+
+def outcomes(found: Sequence[Row], store: Store) -> list[Outcome]:
+    """The merges (and what they are held against) of an experiment that has families of arms, as far as they are stored."""
+    made = []
+    for (arm, seed), group in groupby(found, key=lambda row: (row.arm, row.seed)):
+        asked = {row.role: (row, record) for row in group if (record := store.by_key(row.evaluation)) is not None}
+        if not asked:
+            continue
+        first = next(iter(asked.values()))[0]
+        merged, tuned = (task_scores(asked[role][1]) if role in asked else None for role in (Role.BASE, Role.AFTER))
+        measured = store.by_key(first.measured) if first.measured else None
+        model = store.by_key(asked[Role.AFTER][0].model) if tuned is not None else None
+        steps = int(model.metrics["steps"]) if model is not None else 0
+        distances = dict(measured.metrics) if measured is not None else {}
+        made.append(Outcome(arm, first.family, first.value, seed, merged or {}, tuned, distances, steps))
+    return made
 
 
 def learning_cost(models: Sequence[str], store: Store) -> Cost | None:

@@ -20,7 +20,7 @@ from foundation.errors import Interrupted, ResourceError
 from foundation.files import write_atomic
 from pipeline.config.experiment import EXPERIMENT_FILE, Built
 from pipeline.plan import needed
-from pipeline.results import all_scores, rows, write_rows
+from pipeline.results import rows, write_rows
 from pipeline.step import Step
 from pipeline.store import Store
 from pipeline.titles import step_titles
@@ -101,9 +101,9 @@ def _all_seen(built: Built, store: Store) -> None:
 
 
 def _write_report(built: Built, store: Store, directory: Path) -> None:
-    from pipeline.report import write_report
+    from pipeline.reports import report_of
 
-    write_report(all_scores(rows(built.milestones, built.config.recipe), store), directory, built.name)
+    report_of(rows(built.milestones, built.config.recipe), store, directory, built.name)
 
 
 @contextmanager

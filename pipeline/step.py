@@ -84,6 +84,11 @@ class Step:
         raise TypeError(f"{type(self).__name__} does not say how it runs")
 
     @property
+    def title(self) -> str:
+        """What it does in a few words, for a step that has no place of its own in the experiment; empty: its key says it."""
+        return ""
+
+    @property
     def ray_options(self) -> dict[str, Any]:
         """Options of the step's Ray task."""
         return {"num_cpus": 1}
@@ -123,6 +128,11 @@ class Step:
         """The same step with its inputs named instead of held: small to send, however long the chain behind it is."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return dataclasses.replace(self, **{name: _named(value) for name, value in fields.items() if any(_steps_in(value))})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurement(Step):
+    """A step that looks at a model and makes none: scores, statistics, distances."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,6 +9,8 @@ from pipeline.steps import FineTune, Fisher, Merge, Pretrain, Pretrained
 
 def milestone_title(milestone: Milestone) -> str:
     """The evaluated model in words: `stage 2 count, after merge`."""
+    if milestone.family:
+        return "after fine-tuning" if milestone.role is Role.AFTER else "as it is"
     if milestone.role is Role.BASE:
         return "stage 0, base"
     if milestone.role is Role.WITHIN:
@@ -21,6 +23,8 @@ def milestone_title(milestone: Milestone) -> str:
 def model_title(milestone: Milestone) -> str:
     """The step that made the evaluated model, in words: `merge stage 2 count (0.5 x previous + 0.5 x tuned)`."""
     step = milestone.model
+    if milestone.family:
+        return step.title
     if isinstance(step, Pretrain):
         return f"pretrain the digits model, seed {step.seed}"
     if isinstance(step, Pretrained):
@@ -48,4 +52,4 @@ def step_titles(milestones: Sequence[Milestone]) -> dict[str, str]:
 
 def title_of(step: Step, titles: dict[str, str]) -> str:
     """A step's words, or its key where it has none."""
-    return titles.get(step.key, step.key)
+    return titles.get(step.key) or step.title or step.key

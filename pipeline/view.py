@@ -46,6 +46,8 @@ def _links(milestones: Sequence[Milestone], store: Store) -> Iterator[tuple[Path
 
 
 def _checkpoint_name(milestone: Milestone, learned: list[str]) -> str:
+    if milestone.family:
+        return "fine_tuned" if milestone.role is Role.AFTER else "model"
     if milestone.role is Role.BASE:
         return "base"
     if milestone.role is Role.WITHIN:
@@ -54,6 +56,8 @@ def _checkpoint_name(milestone: Milestone, learned: list[str]) -> str:
 
 
 def _log_names(milestone: Milestone, learned: list[str]) -> list[str]:
+    if milestone.family:
+        return ["after_fine_tuning" if milestone.role is Role.AFTER else "before_fine_tuning"]
     if milestone.role is Role.BASE:
         return ["base"]
     if milestone.role is Role.WITHIN:

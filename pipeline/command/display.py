@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pipeline.graph.monitor import Progress as StepProgress
 from pipeline.step import Step
+from pipeline.steps import Evaluation
 from pipeline.store import Store
 from pipeline.titles import title_of
 
@@ -73,10 +74,10 @@ class Display:
 
     def _figures(self, step: Step) -> str:
         record = self.store.record(step)
-        if record is None or step.kind != "evaluate":
+        if record is None or not isinstance(step, Evaluation):
             return ""
-        mean = sum(score["accuracy"] for score in record.metrics.values()) / len(record.metrics)
-        return f"  accuracy {100 * mean:.1f} %"
+        found = [record.metrics[task.name]["accuracy"] for task in step.suite.tasks if task.name in record.metrics]
+        return f"  accuracy {100 * sum(found) / len(found):.1f} %" if found else ""
 
 
 class _Amount(ProgressColumn):

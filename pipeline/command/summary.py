@@ -12,6 +12,7 @@ from pipeline.config.experiment import Built
 from pipeline.report import write_report
 from pipeline.report.run_scores import RunScores
 from pipeline.report.tables import print_tables
+from pipeline.reports import has_families, print_report, report_of
 from pipeline.results import RUN_FILE, all_scores, read_rows, rows
 from pipeline.runner import Finished
 from pipeline.store import Store
@@ -23,7 +24,7 @@ def print_finished(built: Built, finished: Finished, console: Console, arguments
     """Tables, places and the next commands."""
     store = Store(built.workspace / "store")
     console.print()
-    print_tables(all_scores(rows(built.milestones, built.config.recipe), store), console)
+    print_report(rows(built.milestones, built.config.recipe), store, console)
     mirrored = finished.mirrored
     base = ui_base(mirrored.uri)
     side_by_side = compare_runs(base, mirrored.experiment, mirrored.compared)
@@ -54,21 +55,32 @@ def _with_other_alpha(built: Built, arguments: list[str]) -> list[str]:
 
 def report_runs(names: list[str], workspace: Path, output: Path | None, console: Console) -> None:
     """Write the report of one run again, or lay several runs side by side."""
-    scores: list[RunScores] = []
     if len(set(names)) < len(names):
         raise ConfigError(f"a run is named twice: {' '.join(names)}; name each once")
     directories = [run_directory(name, workspace) for name in names]
-    for directory in directories:
-        found = all_scores(read_rows(directory), Store(directory.parent.parent / "store"))
-        if any(not run.stages for run in found):
-            raise InputError(
-                f"run {directory.name} has no evaluated model yet; finish it: python -m pipeline run {directory / 'experiment.yaml'}"
-            )
-        scores += found if len(names) == 1 else [replace(run, arm=" ".join(filter(None, (directory.name, run.arm)))) for run in found]
+    merging = [directory.name for directory in directories if has_families(read_rows(directory))]
+    if merging and len(names) > 1:
+        raise ConfigError(f"run {merging[0]} compares merges within itself and cannot be laid beside other runs; report it alone")
     place = output or (directories[0] / "report" if len(names) == 1 else workspace / "runs" / "report")
-    files = write_report(scores, place, ", ".join(directory.name for directory in directories))
-    print_tables(scores, console)
+    if merging:
+        found, store = read_rows(directories[0]), Store(directories[0].parent.parent / "store")
+        files = report_of(found, store, place, directories[0].name)
+        print_report(found, store, console)
+    else:
+        scores = [run for directory in directories for run in scores_of(directory, len(names) > 1)]
+        files = write_report(scores, place, ", ".join(directory.name for directory in directories))
+        print_tables(scores, console)
     console.print(f"\nreport  {_shown(place / 'report.md')} and {len(files) - 1} files beside it", highlight=False, soft_wrap=True)
+
+
+def scores_of(directory: Path, named: bool) -> list[RunScores]:
+    """The scores of every arm and seed of a run, `named` after it too; InputError where no model was asked yet."""
+    found = all_scores(read_rows(directory), Store(directory.parent.parent / "store"))
+    if any(not run.stages for run in found):
+        raise InputError(
+            f"run {directory.name} has no evaluated model yet; finish it: python -m pipeline run {directory / 'experiment.yaml'}"
+        )
+    return [replace(run, arm=" ".join(filter(None, (directory.name, run.arm)))) for run in found] if named else found
 
 
 def run_directory(name: str, workspace: Path) -> Path:

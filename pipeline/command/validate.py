@@ -11,6 +11,8 @@ from typing import Any
 from pipeline.config.bases import KnownBase, check_bases, streams_of
 from pipeline.config.experiment import read_config
 from pipeline.config.inputs import check_place
+from pipeline.config.modality_merge_settings import ModalityMerging
+from pipeline.config.pair_settings import ModalityStream
 from pipeline.config.settings import Stream
 from tasks.task import Split
 
@@ -24,8 +26,13 @@ def validate_experiment(path: Path, overrides: Sequence[str] = ()) -> str:
 
 
 def _summary(config: Any, bases: Sequence[KnownBase]) -> str:
-    streams = hasattr(config, "streams")
-    what = f"{len(config.arms)} arms x {len(config.seeds)} seeds" if streams else f"{len(config.tasks)} stages: {', '.join(config.tasks)}"
+    if isinstance(config, ModalityStream):
+        arms = len(list(config.choices_made())) + len(config.references) if isinstance(config, ModalityMerging) else 1
+        what = f"{arms} models x {len(config.seeds)} seeds, {len(config.stages)} stages of learning: {', '.join(config.stages)}"
+    elif hasattr(config, "streams"):
+        what = f"{len(config.arms)} arms x {len(config.seeds)} seeds"
+    else:
+        what = f"{len(config.tasks)} stages: {', '.join(config.tasks)}"
     hub = sorted({stream.base.checkpoint for stream, _ in streams_of(config) if stream.base.checkpoint} - {base.text for base in bases})
     fetched = f"; {' and '.join(hub)} will be fetched from the hub when it runs" if hub else ""
     return f"valid; recipe {config.recipe}, {what}{fetched}"

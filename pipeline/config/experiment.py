@@ -27,8 +27,10 @@ from pipeline.step import Step, topological
 from pipeline.store import Store
 
 EXPERIMENT_FILE = "experiment.yaml"
-OF_DATA_NO_PLACE = ("scoring", "sampling_strategy")
+OF_DATA_NO_PLACE = ("scoring", "sampling_strategy", "kind", "set", "variant")
 """The keys below `data` whose text names no file."""
+PLACES = ("base", "checkpoint", "model", "beit", "vlmo", "tokenizer")
+"""The keys whose text names a checkpoint or tokenizer, where there is one on this machine."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,14 @@ class Built:
     @cached_property
     def steps(self) -> list[Step]:
         """Every step of the experiment, inputs first."""
-        return topological([milestone.evaluation for milestone in self.milestones])
+        return topological(self.targets)
 
     @cached_property
     def targets(self) -> list[Step]:
-        """The steps whose records make the experiment done: every evaluation, and the model each stream ends with."""
+        """The steps whose records make the experiment done: every evaluation, what was measured, and the model each stream ends with."""
         last = {(milestone.arm, milestone.seed): milestone.model for milestone in self.milestones}
-        return [*(milestone.evaluation for milestone in self.milestones), *last.values()]
+        measured = [milestone.measured for milestone in self.milestones if milestone.measured is not None]
+        return [*(milestone.evaluation for milestone in self.milestones), *measured, *last.values()]
 
     @property
     def identity(self) -> str:
@@ -159,7 +162,7 @@ def _absolute_places(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _absolute_base(key: str, value: Any) -> Any:
-    if key in ("base", "checkpoint") and isinstance(value, str) and Path(value).expanduser().exists():
+    if key in PLACES and isinstance(value, str) and value != "digits" and Path(value).expanduser().exists():
         return str(Path(value).expanduser().absolute())
     return _absolute_places(value) if isinstance(value, dict) else value
 

@@ -90,6 +90,7 @@ class MergeOptions(Settings):
     allow_nonfinite: Flag = False
     tokenizer_source: Text = None  # type: ignore[assignment]
     pad_to_multiple_of: Count = 1
+    config: dict[str, Any] = {}  # noqa: RUF012
 
 
 def read_merge(file: YamlFile) -> MergeRequest:
@@ -114,6 +115,7 @@ def read_merge(file: YamlFile) -> MergeRequest:
         allow_nonfinite=config.allow_nonfinite,
         tokenizer_source=config.tokenizer_source,
         pad_to_multiple_of=config.pad_to_multiple_of,
+        config=config.config,
     )
 
 

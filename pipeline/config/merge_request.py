@@ -3,8 +3,10 @@
 Making one opens nothing. `open_request` opens what it names and plans the merge.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from foundation.errors import ConfigError, InputError
 from mergers.checkpoints.checkpoint import Checkpoint
@@ -52,6 +54,7 @@ class SourceRequest:
 class MergeRequest:
     """What is to be merged, how, and how the result is to be written. `dtype` is safetensors' name, None for the sources' own.
 
+    `config` holds what the output's config.json says in place of its source's.
     `layers` is the range of layers that a mergekit file takes from its models, to be held against them. `notes` are what the user should
     know about how the request was understood.
     """
@@ -67,6 +70,7 @@ class MergeRequest:
     allow_nonfinite: bool = False
     tokenizer_source: str | None = None
     pad_to_multiple_of: int = 1
+    config: Mapping[str, Any] = field(default_factory=dict)
     layers: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
 
@@ -102,6 +106,7 @@ def open_request(request: MergeRequest, output: Path, replace_output: bool = Fal
         dtype=request.dtype,
         tokenizer_source=request.tokenizer_source,
         pad_to_multiple_of=request.pad_to_multiple_of,
+        config=request.config,
     )
     return replace(plan, notes=(*request.notes, *plan.notes))
 

@@ -1,7 +1,7 @@
 """The keys of one stage of fine-tuning: which parts learn, for how long, in what arithmetic, on how many workers."""
 
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
@@ -44,13 +44,11 @@ class TunableParts(Settings):
         return parse_parts(self.mm_tunable_parts, flags)
 
 
-class Train(TunableParts):
-    """One stage of fine-tuning. `learning_rate` left out is the seed system's for the chosen parts (2e-5 full, 5e-6 MLP only)."""
+class StageKeys(Settings):
+    """One stage of learning, whatever learns: how long, in what arithmetic, on how many workers."""
 
     learning_rate: Positive | None = None
     learning_rates: dict[str, Positive] = {}  # noqa: RUF012
-    mm_projector_lr: Positive | None = None
-    mm_vision_tower_lr: Positive | None = None
     max_steps: Count | None = None
     epochs: Positive = 1.0
     samples: Count | None = None
@@ -61,13 +59,7 @@ class Train(TunableParts):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     max_grad_norm: Positive = 1.0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    grouping: Literal["none", "length", "modality_length"] = "none"
-    packing: Flag = False
-    max_length: Count | None = None
     milestones: list[Count] = []  # noqa: RUF012
-    compile: Flag = False
-    sharding: Literal["none", "gradients", "full"] = "none"
-    cpu_offload: Flag = False
     gradient_checkpointing: Flag = False
     threads: Count = 1
     save_steps: Count = 50
@@ -75,6 +67,42 @@ class Train(TunableParts):
     workers: Count = 1
     gpus: NotNegative = 0
     max_failures: WholeNumber = 3
+
+    @model_validator(mode="after")
+    def _computable(self) -> Self:
+        if self.precision == "float16" and not self.gpus:
+            raise ValueError("precision float16 needs GPUs, and gpus is 0; set gpus, or take bfloat16")
+        return self
+
+    def resources(self) -> Resources:
+        """What each training worker gets."""
+        return Resources(cpus=self.threads, gpus=self.gpus, workers=self.workers, max_failures=self.max_failures)
+
+    def stage(self, seed: int, parts: tuple[str, ...], learning_rate: float, rates: tuple[tuple[str, float], ...]) -> TrainSpec:
+        """The stage as the trainers take it; ConfigError for what no stage could honour."""
+        own = {"learning_rate", "learning_rates", "milestones"}
+        shared = {item.name for item in fields(TrainSpec)} & set(type(self).model_fields) - own - {"parts"}
+        return TrainSpec(
+            parts=parts,
+            learning_rate=learning_rate,
+            learning_rates=rates,
+            milestones=tuple(sorted(self.milestones)),
+            seed=seed,
+            **{name: getattr(self, name) for name in sorted(shared)},
+        )
+
+
+class Train(StageKeys, TunableParts):
+    """One stage of fine-tuning. `learning_rate` left out is the seed system's for the chosen parts (2e-5 full, 5e-6 MLP only)."""
+
+    mm_projector_lr: Positive | None = None
+    mm_vision_tower_lr: Positive | None = None
+    grouping: Literal["none", "length", "modality_length"] = "none"
+    packing: Flag = False
+    max_length: Count | None = None
+    compile: Flag = False
+    sharding: Literal["none", "gradients", "full"] = "none"
+    cpu_offload: Flag = False
 
     @model_validator(mode="after")
     def _consistent(self) -> "Train":
@@ -85,25 +113,11 @@ class Train(TunableParts):
             raise ValueError(str(error)) from error
         return self
 
-    @model_validator(mode="after")
-    def _computable(self) -> "Train":
-        if self.precision == "float16" and not self.gpus:
-            raise ValueError("precision float16 needs GPUs, and gpus is 0; set gpus, or take bfloat16")
-        return self
-
     def spec(self, seed: int) -> TrainSpec:
         """The stage as the trainers take it; ConfigError for what no stage could honour."""
         parts = self.parts()
-        own = {"learning_rate", "learning_rates", "milestones"}
-        shared = {item.name for item in fields(TrainSpec)} & set(type(self).model_fields) - own
-        return TrainSpec(
-            parts=parts,
-            learning_rate=self.learning_rate if self.learning_rate is not None else default_learning_rate(parts),
-            learning_rates=self._rates(),
-            milestones=tuple(sorted(self.milestones)),
-            seed=seed,
-            **{name: getattr(self, name) for name in sorted(shared)},
-        )
+        rate = self.learning_rate if self.learning_rate is not None else default_learning_rate(parts)
+        return self.stage(seed, parts, rate, self._rates())
 
     def _rates(self) -> tuple[tuple[str, float], ...]:
         """The separate learning rates, the seed's words among them, by part."""
@@ -117,7 +131,3 @@ class Train(TunableParts):
             if rate is not None:
                 rates[part] = rate
         return tuple(sorted(rates.items()))
-
-    def resources(self) -> Resources:
-        """What each training worker gets."""
-        return Resources(cpus=self.threads, gpus=self.gpus, workers=self.workers, max_failures=self.max_failures)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import ResourceError
-from mergers import InProcess, ItemOutcome, Merger, Source, WorkItem, execute, plan_merge, read_checkpoint
+from mergers import InProcess, ItemOutcome, Merger, Plan, Source, WorkItem, execute, plan_merge, read_checkpoint
 from mergers.engine.execute import Executor
 from pipeline.step import Outcome
 
@@ -134,8 +134,12 @@ def merge_step(
     """Merge checkpoints into `output`. Of each source, by name, and of the base: where it lies and, for the model card, what it is."""
     sources = [Source(name, read_checkpoint(place), origin=origin) for name, (place, origin) in places.items()]
     anchor = None if base is None else Source("base", read_checkpoint(base[0]), origin=base[1])
-    plan = plan_merge(merger, sources, output, base=anchor, replace=True)
+    return carry_out(plan_merge(merger, sources, output, base=anchor, replace=True), actors, progress)
+
+
+def carry_out(plan: Plan, actors: int, progress: Callable[[float, float], None]) -> Outcome:
+    """The merged checkpoint, by so many actors or in this process for 0."""
     with executor_for(actors) as executor:
         result = execute(plan, executor, progress)
     figures = {key: value for key, value in asdict(result).items() if key not in ("output", "files", "digest")}
-    return Outcome(output, metrics=figures, files=result.files)
+    return Outcome(plan.output, metrics=figures, files=result.files)

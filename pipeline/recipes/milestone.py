@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.step import Step
-from pipeline.steps import Evaluate
+from pipeline.steps import Evaluation
 
 
 class Role(StrEnum):
@@ -20,7 +20,7 @@ class Role(StrEnum):
 class Milestone:
     """One row of the experiment: at `stage` (0 is the base), having learned `task`, the model in `role` is asked."""
 
-    evaluation: Evaluate
+    evaluation: Evaluation
     stage: int
     role: Role
     task: str | None = None
@@ -28,6 +28,9 @@ class Milestone:
     seed: int = 0
     weights: str = ""  # of the merge, spelled out: "0.5 x previous + 0.5 x tuned"
     step: int | None = None  # the optimizer step of a model within its stage
+    family: str = ""  # of an arm: the method whose hyperparameter `value` is, or what it is a reference for
+    value: float | None = None
+    measured: Step | None = None  # what was measured on the model it was merged from
 
     @property
     def model(self) -> Step:

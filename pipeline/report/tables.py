@@ -153,15 +153,19 @@ def print_tables(runs: Sequence[RunScores], console: "Console") -> None:
         grids: list[Grid | None] = [stage_grid(runs[0]), summary_grid(runs[0])]
     else:
         grids = [comparison_grid(arms), difference_grid(arms)]
+    print_grids((grid for grid in grids if grid is not None), console)
+
+
+def print_grids(grids: Iterable[Grid], console: "Console") -> None:
+    """Lay tables on the terminal, each folded where it is too wide, with its note below."""
     for grid in grids:
-        if grid is not None:
-            for part in _fitting(grid, console):
-                console.print(part.title, style="bold", highlight=False, markup=False)
-                console.print(_table(part))
-                console.print()
-            for line in grid.note.splitlines():
-                console.print(line, style="dim", highlight=False, markup=False)
+        for part in _fitting(grid, console):
+            console.print(part.title, style="bold", highlight=False, markup=False)
+            console.print(_table(part))
             console.print()
+        for line in grid.note.splitlines():
+            console.print(line, style="dim", highlight=False, markup=False)
+        console.print()
 
 
 def _fitting(grid: Grid, console: "Console") -> list[Grid]:

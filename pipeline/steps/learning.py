@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from foundation.errors import InputError
-from pipeline.step import Outcome, Resources, Step, Work, execution
+from pipeline.step import Measurement, Outcome, Resources, Step, Work, execution
 from tasks.files.task import FileTask
 from tasks.mixture import MixedTask
 from tasks.task import Split, Task
@@ -63,8 +63,12 @@ class Within(Step):
     """The model as it was after optimizer step `at` of its fine-tuning, which wrote it on the way."""
 
     kind: ClassVar[str] = "within"
-    tuned: FineTune
+    tuned: Step
     at: int
+
+    @property
+    def title(self) -> str:
+        return f"the model after step {self.at}"
 
     @property
     def ray_options(self) -> dict[str, Any]:
@@ -83,7 +87,7 @@ class Within(Step):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Fisher(Step):
+class Fisher(Measurement):
     """The diagonal Fisher information of a model on a task's training examples: which weights the task rests on."""
 
     kind: ClassVar[str] = "fisher"

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
-from pipeline.step import Step
-from pipeline.steps import Evaluate, Fisher, Merge
+from pipeline.step import Measurement, Step
+from pipeline.steps import Merge
 from pipeline.store import Record
 from pipeline.titles import title_of
 
 
 def parents_of(step: Step) -> list[Step]:
     """The steps whose checkpoints this step's checkpoint was made from."""
-    return [needed for needed in step.inputs if not isinstance(needed, Evaluate | Fisher)]
+    return [needed for needed in step.inputs if not isinstance(needed, Measurement)]
 
 
 def model_note(step: Step, record: Record, parents: Mapping[Step, str], experiment: str, titles: dict[str, str]) -> str:

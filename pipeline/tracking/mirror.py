@@ -21,7 +21,7 @@ from pipeline.recipes.milestone import Milestone
 from pipeline.report.run_scores import stages_done, summary
 from pipeline.results import rows, run_scores, streams
 from pipeline.step import Step
-from pipeline.steps import Evaluate, FineTune, Merge
+from pipeline.steps import Evaluation, FineTune, LearnPairs, Merge
 from pipeline.store import Record, Store
 from pipeline.titles import step_titles, title_of
 from pipeline.tracking.book import Book, Metric
@@ -79,7 +79,7 @@ class Mirror:
         record = self.store.by_key(step.key)
         if record is None or step.key in self._written:
             return
-        if isinstance(step, Evaluate):
+        if isinstance(step, Evaluation):
             for scores in self.scores:
                 scores.write(step.key)
         else:
@@ -167,7 +167,8 @@ class Mirror:
         finished = record.content["finished"]
         points = [metric for point in history for metric in _metrics_of(point)]
         self.book.log(run, points + [Metric(f"total/{key}", value, finished) for key, value in totals.items()])
-        data = [(step.task.name, data_digest(step.task), "training")] if isinstance(step, FineTune) else []
+        learned = [step.task] if isinstance(step, FineTune) else step.sets if isinstance(step, LearnPairs) else ()
+        data = [(each.name, data_digest(each), "training") for each in learned]
         made = [self.model(step)] if record.checkpoint is not None else []  # a measurement makes no model
         self.book.link(run, read=[self.model(parent) for parent in parents_of(step)], made=made, data=data)
         self.book.end(run, "FINISHED", finished)
@@ -182,7 +183,9 @@ class Mirror:
         return {} if milestone is None else {"stage": milestone.stage, "trained": milestone.task or "-", "role": milestone.role.value}
 
     def _model_name(self, step: Step) -> str:
-        milestone = self.places[step.key]
+        milestone = self.places.get(step.key)
+        if milestone is None:  # made on the way to one that is asked
+            return re.sub(r"[^A-Za-z0-9_ =+-]", "_", f"{title_of(step, self.titles)[:80]} {step.fingerprint[:6]}")
         made = "merged" if isinstance(step, Merge) else "tuned" if isinstance(step, FineTune) else "base"
         made = made if milestone.step is None else f"step{milestone.step}"
         name = f"s{milestone.stage}-{milestone.task}-{made}" if milestone.task else made

@@ -104,6 +104,8 @@ class ScoreMirror:
             score, asked = scores[task.name], (task.name, data_digest(task))
             metrics.append(Metric(f"acc/{task.name}", score.accuracy, finished, milestone.stage, model, asked))
             metrics.append(Metric(f"acc_stderr/{task.name}", score.stderr, finished, milestone.stage))
+        parts = sorted(scores.keys() - {task.name for task in suite.tasks})  # of a score, as TR@1: MLflow takes no @
+        metrics += [Metric(f"acc/{name.replace('@', '_at_')}", scores[name].accuracy, finished, milestone.stage) for name in parts]
         params: dict[str, Any] = {
             "role": milestone.role.value,
             "stage": milestone.stage,
@@ -111,6 +113,7 @@ class ScoreMirror:
             "merge": {Role.BASE: "none", Role.WITHIN: "not yet", Role.BEFORE: "not yet"}.get(milestone.role, self.weights),
         }
         params |= {} if milestone.step is None else {"step": milestone.step}
+        params |= {"method": milestone.family, "value": milestone.value} if milestone.family else {}
         params |= {"arm": milestone.arm, "seed": milestone.seed} if milestone.arm else {}
         self.book.describe(run, {**params, "split": suite.split.value}, {"mergeline.model_id": model, "mergeline.step": record.key})
         self.book.log(run, metrics)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from foundation.errors import ConfigError
 from foundation.files import directory_manifest
-from pipeline.cli import spread
+from pipeline.command.arguments import spread
 
 HEAVY = ("torch", "ray", "transformers", "mlflow", "sklearn", "matplotlib", "pyarrow", "PIL")
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
