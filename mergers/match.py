@@ -11,7 +11,7 @@ from mergers.merger import Merger
 from mergers.methods.linear import WeightedAverage
 from mergers.schedule import resolve_mergers
 from mergers.sources.agreement import check_tensor
-from mergers.sources.source import Source, shared_by_experts
+from mergers.sources.source import Source, all_experts, shared_by_experts
 
 
 def plan_tensors(
@@ -74,8 +74,26 @@ def plan_statistics(
     if merger.statistic is None:
         return ()
     found = tuple(sources[position].statistics.get(entry.name) for position, entry in zip(positions, entries, strict=True))
-    merger.check_statistics(name, entries[0].shape, [None if entry is None else entry.shape for entry in found])
+    holders = [sources[position] for position in positions]
+    names = [source.name for source in holders]
+    merger.check_statistics(name, entries[0].shape, [None if entry is None else entry.shape for entry in found], names)
+    if all_experts(holders) and not any(found):
+        check_unmeasured(merger, name, entries[0], names)
     return found
+
+
+def check_unmeasured(merger: Merger, name: str, entry: TensorEntry, names: Sequence[str]) -> None:
+    """Raise InputError for a matrix of experts of which no Gram was measured at all, unless a mean will do.
+
+    What is merged between experts lies in the layers, and its matrices have inputs: a Gram that is not there is a fault, whereas elsewhere
+    it may be that of an embedding, which has none.
+    """
+    assert merger.statistic is not None
+    if len(entry.shape) > 1 and not merger.statistic.per_element and getattr(merger, "missing", "mean") == "error":
+        raise InputError(
+            f"no {merger.statistic.name} of '{entry.name}' nor of what the other experts of {', '.join(names)} play in tensor '{name}'; "
+            "measure it, merge the experts that were measured only, or set missing: mean to take the plain weighted mean of such tensors"
+        )
 
 
 def plan_proof(position: int, head: TensorEntry, embedding: TensorEntry) -> TensorPlan:
@@ -83,12 +101,15 @@ def plan_proof(position: int, head: TensorEntry, embedding: TensorEntry) -> Tens
     return TensorPlan(head.name, head.dtype, head.shape, Action.PROVE_TIED, WeightedAverage(), (position,), (head, embedding))
 
 
-def partial_notes(tensors: Sequence[TensorPlan], names: Sequence[str]) -> list[str]:
-    """A sentence if some tensors are merged over fewer than all sources."""
+def partial_notes(tensors: Sequence[TensorPlan], names: Sequence[str], experts: bool = False) -> list[str]:
+    """A sentence if some tensors are merged over fewer than all sources. `experts`: all sources are, and so none was asked to hold all."""
     part = [tensor for tensor in tensors if len(tensor.positions) < len(names) and max(tensor.positions) < len(names)]
+    part = [tensor for tensor in part if tensor.action is Action.MERGE] if experts else part
     if not part:
         return []
     holders = ", ".join(f"'{names[position]}'" for position in part[0].positions)
+    if experts:
+        return [f"{len(part)} of {len(tensors)} tensors are merged over the experts that have them, e.g. '{part[0].name}' over {holders}"]
     return [
         f"{len(part)} of {len(tensors)} tensors are merged over the sources that hold them, weights scaled to sum to 1, e.g. "
         f"'{part[0].name}' over {holders}"

@@ -128,8 +128,11 @@ class Merger(Protocol):
         """The source whose config, tokenizer and processor the output carries unless the user says otherwise; None for the base."""
         ...
 
-    def check_statistics(self, name: str, shape: tuple[int, ...], found: Sequence[tuple[int, ...] | None]) -> None:
-        """Raise InputError if what was measured of tensor `name` does not suffice: `found` holds the shape of each source's statistic."""
+    def check_statistics(
+        self, name: str, shape: tuple[int, ...], found: Sequence[tuple[int, ...] | None], sources: Sequence[str] = ()
+    ) -> None:
+        """Raise InputError if what was measured of tensor `name` does not suffice: `found` holds the shape of each source's statistic,
+        None where it has none. `sources` are the names to call them by."""
         ...
 
     def watches(self, round_number: int, block_number: int) -> bool:
@@ -185,7 +188,9 @@ class Method:
         """The base where the method requires one, else the first source."""
         return None if self.base is Need.REQUIRED else source_names[0]
 
-    def check_statistics(self, name: str, shape: tuple[int, ...], found: Sequence[tuple[int, ...] | None]) -> None:
+    def check_statistics(
+        self, name: str, shape: tuple[int, ...], found: Sequence[tuple[int, ...] | None], sources: Sequence[str] = ()
+    ) -> None:
         """Nothing was asked for."""
 
     def watches(self, round_number: int, block_number: int) -> bool:

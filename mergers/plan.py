@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foundation.sizes import size
-from mergers.checkpoints.companions import Companion, choose_companions
+from mergers.checkpoints.companions import Companion, choose_companions, enter_values
 from mergers.checks import PROCESS_BYTES, SPARE_DISK, check_disk, check_memory, check_output, check_request, working_memory
 from mergers.engine.layout import (
     ITEM_OUTPUT_BYTES,
@@ -30,8 +30,9 @@ from mergers.engine.layout import (
 )
 from mergers.match import dtype_notes, main_dtype, partial_notes, plan_proof, plan_tensors
 from mergers.merger import Merger
-from mergers.sources.agreement import check_configs, check_cover, drop_tied_heads
-from mergers.sources.source import Source, anchor_of, described, unify
+from mergers.sources.agreement import check_configs, drop_tied_heads
+from mergers.sources.inside import check_shared, check_whole, cover
+from mergers.sources.source import Source, all_experts, anchor_of, described, unify
 from mergers.table import method_name
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def plan_merge(
     dtype: str | None = None,
     tokenizer_source: str | None = None,
     pad_to_multiple_of: int = 1,
+    config: Mapping[str, Any] | None = None,
     item_bytes: int = ITEM_OUTPUT_BYTES,
 ) -> Plan:
     """The plan for merging `sources` (in this order) into the directory `output`.
@@ -161,7 +163,8 @@ def plan_merge(
     `files_from` names the source whose config, tokenizer and processor the output carries (default: the merger's choice). `partial` lets
     tensors be merged over the sources that hold them. `replace` allows an existing checkpoint at `output` to be replaced; nothing is
     touched before the new one is complete. `dtype` (a safetensors name, e.g. BF16) is what the output's floats are rounded to, once.
-    `tokenizer_source` says how vocabularies that differ are brought together (see `checkpoints/vocabulary.py`).
+    `tokenizer_source` says how vocabularies that differ are brought together (see `checkpoints/vocabulary.py`). `config` holds keys that
+    the output's config.json has other values for than the source it is taken from.
 
     Raises ConfigError for a request that cannot be honoured, InputError for sources that do not fit, ResourceError for too little disk or
     memory.
@@ -177,27 +180,41 @@ def plan_merge(
     held, proofs = drop_tied_heads(everyone, named, anchor)
     vocabulary = align(everyone, held, anchor, tokenizer_source, pad_to_multiple_of)
     held = vocabulary.tensors if vocabulary else held
-    check_cover(everyone, held, partial, anchor, base)
+    check_whole(sources)
+    held, left = cover(sources, base, held, partial, anchor)
     tensors = plan_tensors(merger, sources, base, held, anchor, dtype)
-    notes += renamed + (vocabulary.notes if vocabulary else [])
-    notes += partial_notes(tensors, names) + dtype_notes(tensors, [source.name for source in everyone])
-    mixed = any(entry.dtype != tensor.dtype for tensor in tensors for entry in tensor.entries)
+    notes += renamed + left + (vocabulary.notes if vocabulary else [])
+    notes += partial_notes(tensors, names, all_experts(sources)) + dtype_notes(tensors, [source.name for source in everyone])
     wanted = files_from or merger.files_from(names)
     main = wanted if wanted and (files_from or whole(everyone, wanted)) else anchor.name
-    companions = choose_companions(everyone, main, CONFIG_DTYPES[main_dtype(tensors)] if mixed else None)
+    companions, settings, changed = companions_of(everyone, main, tensors, config or {})
+    check_shared(sources, settings, [tensor.name for tensor in tensors])
+    notes += changed
     companions = vocabulary.companions(companions) if vocabulary else companions
     files = lay_out_files(tensors, max_shard_size)
     check_disk(output, sum(file.nbytes for file in files))
     check_memory(tensors)
     proven = tuple(plan_proof(position, head, tied) for position, head, tied in proofs)
-    if proven:
-        notes.append(
-            f"the config ties the output head to the embedding, so '{proven[0].name}' is left out, once its bytes prove equal to the "
-            "embedding's"
-        )
+    notes += tied_notes(proven)
     return Plan(
         merger, tuple(sources), base, output, tensors, proven, files, companions, tuple(notes), allow_nonfinite, replace, item_bytes
     )
+
+
+def tied_notes(proofs: Sequence[TensorPlan]) -> list[str]:
+    """A sentence if an output head is left out."""
+    if not proofs:
+        return []
+    name = proofs[0].name
+    return [f"the config ties the output head to the embedding, so '{name}' is left out, once its bytes prove equal to the embedding's"]
+
+
+def companions_of(
+    everyone: Sequence[Source], main: str, tensors: Sequence[TensorPlan], config: Mapping[str, Any]
+) -> tuple[tuple[Companion, ...], dict[str, Any], list[str]]:
+    """The output's small files, its config, and a sentence on what `config` changes in it."""
+    mixed = any(entry.dtype != tensor.dtype for tensor in tensors for entry in tensor.entries)
+    return enter_values(choose_companions(everyone, main, CONFIG_DTYPES[main_dtype(tensors)] if mixed else None), config)
 
 
 def align(

@@ -196,9 +196,11 @@ class Scheduled:
         """The method's."""
         return self.method.files_from(source_names)
 
-    def check_statistics(self, name: str, shape: tuple[int, ...], found: Sequence[tuple[int, ...] | None]) -> None:
+    def check_statistics(
+        self, name: str, shape: tuple[int, ...], found: Sequence[tuple[int, ...] | None], sources: Sequence[str] = ()
+    ) -> None:
         """The method's."""
-        self.method.check_statistics(name, shape, found)
+        self.method.check_statistics(name, shape, found, sources)
 
     def watches(self, round_number: int, block_number: int) -> bool:
         """Only the plain method of a tensor can say."""

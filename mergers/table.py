@@ -24,6 +24,7 @@ ROWS = {
     "karcher": "karcher.Karcher",
     "model_stock": "model_stock.ModelStock",
     "task_arithmetic": "task_arithmetic.TaskArithmetic",
+    "sequential_arithmetic": "sequential_arithmetic.SequentialArithmetic",
     "ties": "ties.Ties",
     "ties_per_tensor": "ties.TiesPerTensor",
     "dare_linear": "dare.DareLinear",

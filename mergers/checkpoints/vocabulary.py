@@ -65,7 +65,8 @@ class Alignment:
             if name in kept:
                 old = kept[name]
                 moved = self.moved.get(old.source, {})
-                kept[name] = Adjusted(name, old.path, old.source, old.dtype, self.size if name == "config.json" else None, moved)
+                size = self.size if name == "config.json" else None
+                kept[name] = Adjusted(name, old.path, old.source, old.dtype, old.values, size, moved)
                 kept[name].content()  # refuses an id whose token is gone, now rather than after the merge
         if self.text is not None:
             kept[FILE] = Adjusted(FILE, home / FILE, self.tokenizer.name, text=self.text)

@@ -22,7 +22,8 @@ from mergers.distances.metrics import Column, Distance, metrics_of
 from mergers.engine.execute import Executor, InProcess, Meter, Progress, run_rounds
 from mergers.engine.layout import ITEM_OUTPUT_BYTES, Action, TensorPlan, bytes_counted, cut_items
 from mergers.merger import Merger
-from mergers.sources.agreement import check_configs, check_cover, check_names, check_tensor, drop_tied_heads
+from mergers.sources.agreement import check_configs, check_names, check_tensor, drop_tied_heads
+from mergers.sources.inside import cover
 from mergers.sources.names import modern, steps_of
 from mergers.sources.source import Source, anchor_of, shared_by_experts, unify
 
@@ -125,7 +126,7 @@ def plan_distances(
     notes = check_configs(everyone, anchor)
     named, renamed = unify(everyone, anchor)
     held, tied = drop_tied_heads(everyone, named, anchor)
-    check_cover(everyone, held, partial, anchor, base)
+    held, more = cover(sources, base, held, partial, anchor)
     plans = []
     left: Counter[str] = Counter()
     for name in sorted(set().union(*held[: len(sources)])):
@@ -146,7 +147,7 @@ def plan_distances(
         raise InputError(f"there is nothing to compare between {', '.join(source.name for source in sources)}: {told}")
     if tied:
         notes.append(f"the config ties the output head to the embedding, so '{tied[0][1].name}' is not compared")
-    return tuple(plans), notes + renamed + [f"{count} tensors are left out: they {reason}" for reason, count in left.items()]
+    return tuple(plans), notes + renamed + more + [f"{count} tensors are left out: they {reason}" for reason, count in left.items()]
 
 
 def why_left(holders: Sequence[Source], entries: Sequence[TensorEntry], base: Source | None, below: TensorEntry | None) -> str:
@@ -155,6 +156,6 @@ def why_left(holders: Sequence[Source], entries: Sequence[TensorEntry], base: So
         return "are held by one source only"
     if entries[0].dtype not in FLOATS:
         return "hold integers, between which there is no distance"
-    if base is not None and below is None:
-        return f"are not in the base '{base.name}', so there is no task vector"
-    return "are shared by all experts" if shared_by_experts(holders, entries) else ""
+    if shared_by_experts(holders, entries):
+        return "are shared by all experts"
+    return f"are not in the base '{base.name}', so there is no task vector" if base is not None and below is None else ""

@@ -9,7 +9,7 @@ sources B, A it reads  W = C + (B - A)  with weights 1, -1 (what the two differ 
 With `normalize` the weights are divided by their sum, so that scale 1 and positive weights give an average.
 
 Same as mergekit's task_arithmetic (lambda, weight, normalize), in float32 whatever the dtype of the files. The modality arithmetic of
-arXiv 2304.14933 is this with experts as sources and the seed as base.
+arXiv 2304.14933 is this with experts as sources and the seed as base (`experts.py`; `sequential_arithmetic` is what its program computes).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A source is a checkpoint seen through a view (`views.py`). The anchor is the source that the output looks like: its names on disk, its
 shapes and dtypes, its config. It is the base, where there is one, else the first source; a source that is only a part of a model (a
-language model in a vision-language model) cannot be it.
+language model in a vision-language model) cannot be it. Of experts inside one checkpoint it is the first, base or not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +22,7 @@ __all__ = [
     "Rename",
     "Source",
     "View",
+    "all_experts",
     "anchor_of",
     "claim",
     "modern",
@@ -49,7 +50,7 @@ class Source:
         names = list(self.checkpoint.tensors)
         try:
             idle = self.view.idle(names)
-            outputs = [] if idle else [self.view.output_name(name) for name in names]
+            outputs = [] if idle else self.view.outputs(names)
         except InputError as error:
             raise InputError(f"source '{self.name}': {error}") from None
         if idle:
@@ -81,15 +82,21 @@ def shared_by_experts(sources: Sequence[Source], entries: Sequence[TensorEntry])
 
     It is the model's own, so it is neither merged nor counted once per expert, but copied.
     """
-    return len(entries) > 1 and all(isinstance(source.view, Expert) for source in sources) and all(entry == entries[0] for entry in entries)
+    return len(entries) > 1 and all_experts(sources) and all(entry == entries[0] for entry in entries)
+
+
+def all_experts(sources: Sequence[Source]) -> bool:
+    """Whether every source is an expert inside a checkpoint."""
+    return bool(sources) and all(isinstance(source.view, Expert) for source in sources)
 
 
 def anchor_of(sources: Sequence[Source], base: Source | None = None) -> Source:
     """The source whose names, shapes, dtypes and config the output has: the base, else the first that is a whole model.
 
-    ConfigError if every source is only a part of one.
+    Where all sources are experts it is the first of them, base or not: their checkpoint says what the output consists of. ConfigError if
+    every source is only a part of a model.
     """
-    ordered = [*([base] if base else []), *sources]
+    ordered = [*([base] if base and not all_experts(sources) else []), *sources]
     found = next((source for source in ordered if source.view.whole), None)
     if found is None:
         parts = ", ".join(f"'{source.name}' ({described(source)})" for source in ordered)

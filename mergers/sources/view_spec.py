@@ -2,6 +2,7 @@
 
 view: language_model
 view: {expert: v, of: [v, l, vl]}
+view: {expert: v, of: [v, l, vl], unless: vl}                           # leaves to vl what vl has (or to each of a list)
 view: {prefix: {"model.": "model.language_model.", "lm_head.": null}}        # null leaves out
 view: {rename: [['^model\\.', ''], ['\\.inv_freq$', null]]}
 """
@@ -14,7 +15,7 @@ from foundation.hints import unknown
 from mergers.sources.views import Expert, Identity, LanguageModel, Prefix, Rename, View
 
 WORDS = {"identity": Identity, "language_model": LanguageModel}
-KINDS = {"expert": ("expert", "of"), "prefix": ("prefix",), "rename": ("rename",)}
+KINDS = {"expert": ("expert", "of", "unless"), "prefix": ("prefix",), "rename": ("rename",)}
 """Kind of view -> the keys of its mapping."""
 EXAMPLE = "write identity, language_model, {expert: v, of: [v, l, vl]}, {prefix: {from: to}} or {rename: [[pattern, replacement]]}"
 
@@ -49,13 +50,16 @@ def parse_view(value: Any) -> View:
 
 
 def expert(value: Mapping[str, Any]) -> Expert:
-    """{expert: v, of: [v, l, vl]}."""
-    name, experts = value["expert"], value.get("of")
+    """{expert: v, of: [v, l, vl]}, and `unless` if it leaves tensors to another expert that has them."""
+    name, experts, unless = value["expert"], value.get("of"), value.get("unless", ())
+    unless = (unless,) if isinstance(unless, str) else unless
     if not isinstance(name, str) or not is_list(experts) or not all(isinstance(one, str) for one in experts):
         raise ConfigError(
             f"view {dict(value)}: name the expert and, as `of`, all experts of the checkpoint, e.g. {{expert: v, of: [v, l, vl]}}"
         )
-    return Expert(name, tuple(experts))
+    if not is_list(unless) or not all(isinstance(one, str) for one in unless):
+        raise ConfigError(f"view {dict(value)}: unless names an expert, or a list of them, to which tensors that it has are left")
+    return Expert(name, tuple(experts), tuple(unless))
 
 
 def prefix(value: Mapping[str, Any]) -> Prefix:

@@ -29,6 +29,10 @@ class View(Protocol):
         """The output's name for a source's tensor; None leaves it out. InputError for a tensor that no rule of the view speaks of."""
         return tensor
 
+    def outputs(self, tensors: Collection[str]) -> list[str | None]:
+        """`output_name` of each of a checkpoint's tensors: for a view that must know what else the checkpoint holds."""
+        return [self.output_name(tensor) for tensor in tensors]
+
     def leaves(self, tensor: str) -> str | None:
         """The output tensor that is left to other sources because this one is left out, if that can be said."""
         return None
@@ -56,11 +60,13 @@ class Expert(View):
     """One of the `experts` inside a checkpoint: `blocks.3.mlp.v.fc1.weight` is seen as `blocks.3.mlp.fc1.weight` by the expert `v`.
 
     A tensor without an expert's name among its dotted components is shared and plays itself. Where only other experts have a tensor (an
-    expert may exist in some layers), it is left to them. ConfigError unless `name` is one of two or more distinct experts.
+    expert may exist in some layers), it is left to them, and so it is where this one has it too but an expert of `unless` does. ConfigError
+    unless `name` is one of two or more distinct experts, and those of `unless` are others of them.
     """
 
     name: str
     experts: tuple[str, ...]
+    unless: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for expert in (*self.experts, self.name):
@@ -75,27 +81,41 @@ class Expert(View):
                 f"expert view: {self.name!r} of {', '.join(self.experts) or 'none'}: list every expert of the checkpoint once, this one too"
                 + (f"; did you mean {close!r}?" if close else "")
             )
+        strange = next((expert for expert in self.unless if expert not in self.experts or expert == self.name), None)
+        if strange is not None:
+            raise ConfigError(
+                f"expert view: {self.name!r} unless {strange!r}: name other experts of the checkpoint, to which it leaves what they have: "
+                + ", ".join(expert for expert in self.experts if expert != self.name)
+            )
 
     def output_name(self, tensor: str) -> str | None:
         """The name without the expert's component; None for another expert's tensor."""
-        owner, shared = self._split(tensor)
+        owner, shared = self.split(tensor)
         return shared if owner in (None, self.name) else None
+
+    def outputs(self, tensors: Collection[str]) -> list[str | None]:
+        """The same, None too for what an expert of `unless` plays."""
+        parts = [self.split(tensor) for tensor in tensors]
+        taken = {shared for owner, shared in parts if owner in self.unless}
+        return [shared if owner is None or (owner == self.name and shared not in taken) else None for owner, shared in parts]
 
     def leaves(self, tensor: str) -> str | None:
         """What another expert's tensor plays."""
-        owner, shared = self._split(tensor)
+        owner, shared = self.split(tensor)
         return None if owner in (None, self.name) else shared
 
     def idle(self, tensors: Collection[str]) -> str:
-        """That no tensor is this expert's."""
-        owners = {self._split(tensor)[0] for tensor in tensors}
-        return "" if self.name in owners else f"no tensor has a component '{self.name}' in its name"
+        """That no tensor is this expert's, or one's that it leaves tensors to."""
+        owners = {self.split(tensor)[0] for tensor in tensors}
+        lacking = next((expert for expert in (self.name, *self.unless) if expert not in owners), None)
+        return "" if lacking is None else f"no tensor has a component '{lacking}' in its name"
 
     def describe(self) -> str:
         """Which of which."""
-        return f"expert {self.name} of {', '.join(self.experts)}"
+        told = f" where there is no {' or '.join(self.unless)}" if self.unless else ""
+        return f"expert {self.name} of {', '.join(self.experts)}{told}"
 
-    def _split(self, tensor: str) -> tuple[str | None, str]:
+    def split(self, tensor: str) -> tuple[str | None, str]:
         """(whose tensor it is, its name without that component)."""
         parts = tensor.split(".")
         found = [index for index, part in enumerate(parts) if part in self.experts]

@@ -46,6 +46,7 @@ EXAMPLES = [
     Example("karcher", {}, 3),
     Example("model_stock", {}, 3),
     Example("task_arithmetic", {"weights": (0.5, -0.25), "scale": 0.8}),
+    Example("sequential_arithmetic", {"scale": 0.4}, 3),
     Example("ties", {"density": 0.3}, 3),
     Example("ties_per_tensor", {"density": 0.3, "weights": (0.4, 0.6)}),
     Example("dare_linear", {"density": 0.4, "weights": (0.5, 0.5), "seed": 3}),
