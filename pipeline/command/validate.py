@@ -14,6 +14,7 @@ from pipeline.config.inputs import check_place
 from pipeline.config.modality_merge_settings import ModalityMerging
 from pipeline.config.pair_settings import ModalityStream
 from pipeline.config.settings import Stream
+from pipeline.recipes.starts import check_start
 from tasks.task import Split
 
 
@@ -22,7 +23,8 @@ def validate_experiment(path: Path, overrides: Sequence[str] = ()) -> str:
     file, config = read_config(path, overrides)
     check_place(Path(config.workspace).absolute(), "workspace")
     bases = check_bases(file, config)
-    return "\n".join([_summary(config, bases), *(base.describe() for base in bases), *_data(config), *_shown(config, bases)])
+    told = _pairs(config) if isinstance(config, ModalityStream) else _shown(config, bases)
+    return "\n".join([_summary(config, bases), *(base.describe() for base in bases), *_data(config), *told])
 
 
 def _summary(config: Any, bases: Sequence[KnownBase]) -> str:
@@ -46,6 +48,15 @@ def _data(config: Any) -> Iterator[str]:
             if name in stream.data and name not in told:
                 told.add(name)
                 yield from _files(stream, name)
+
+
+def _pairs(config: ModalityStream) -> Iterator[str]:
+    """What the user's sets of images with text hold, and the heads of the model it starts from; InputError for what is not there."""
+    check_start(config)
+    for name, data in config.data.items():
+        made = data.make(name)
+        held = {split.value: len(made.records(split)) for split, files in made.files.items() if files}
+        yield f"set {name}: {data.what.value}, " + ", ".join(f"{count:,} of {split}" for split, count in held.items())
 
 
 def _files(stream: Stream, name: str) -> Iterator[str]:

@@ -23,7 +23,8 @@ from mergers.table import ROWS
 from pipeline.config.kinds import Count, Flag, NotNegative, Settings, WholeNumber
 from pipeline.config.pair_settings import ModalityPretraining, PairStage
 from pipeline.config.settings import MergeWork
-from trainers.modality.statistics.spec import GramSpec, Passage
+from trainers.modality.spec import Objective
+from trainers.modality.statistics.spec import FisherSpec, GramSpec, Passage
 
 Reference = Literal["unmerged", "seed", "agnostic"]
 REFERENCES: tuple[Reference, ...] = ("unmerged", "seed", "agnostic")
@@ -74,6 +75,19 @@ class GramWork(Settings):
         return GramSpec(passages, self.samples, self.parts, self.every)
 
 
+class FisherWork(Settings):
+    """What Fisher information is measured on, for the method `fisher`: training records, each told apart from `among` - 1 others."""
+
+    objective: Literal["retrieval", "mlm"] = "retrieval"
+    samples: Count | None = 1000
+    among: Annotated[int, Field(ge=2, strict=True)] = 8
+    parts: Count = 8
+
+    def spec(self, seed: int) -> FisherSpec:
+        """As the measurement takes it."""
+        return FisherSpec(Objective(self.objective), samples=self.samples, among=self.among, parts=self.parts, seed=seed)
+
+
 class ModalityMerging(ModalityPretraining):
     """A seed, experts from it, and every merge of them. `used_by`: the task whose experts alone take part; `all` takes them all.
 
@@ -86,6 +100,7 @@ class ModalityMerging(ModalityPretraining):
     used_by: UsedBy = "retrieval"
     references: list[Reference] = list(REFERENCES)  # noqa: RUF012
     gram: GramWork = GramWork()
+    fisher: FisherWork = FisherWork()
     merge: MergeWork = MergeWork()
     fine_tuned: list[str] | None = None
 

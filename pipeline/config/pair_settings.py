@@ -25,12 +25,16 @@ Probability = Annotated[float, Field(gt=0, lt=1, strict=True)]
 
 
 class Masks(Settings):
-    """Which words and patches are hidden: the probability of a word (or token) alone and beside its image, and of a patch."""
+    """Which words and patches are hidden: the probability of a word (or token) alone and beside its image, and of a patch.
+
+    `blocks`: patches are hidden in rectangles, as BEiT does, and not one by one.
+    """
 
     text: Probability = 0.15
     with_image: Probability = 0.25
     whole_words: Flag = True
     patches: Probability = 0.4
+    blocks: Flag = True
 
 
 class PairStage(StageKeys):
@@ -48,6 +52,7 @@ class PairStage(StageKeys):
     parts: Annotated[list[str], Field(min_length=1)] = EVERYTHING
     masking: Masks = Masks()
     augmentation: Literal["none", "random"] = "none"
+    flip: Flag = False
     image_size: Count | None = None
     learning_rate: Positive = 2e-4
     weight_decay: NotNegative = 0.01
@@ -60,7 +65,7 @@ class PairStage(StageKeys):
     def _known(cls, value: dict[str, float]) -> dict[str, float]:
         strange = next((name for name in value if name not in list(Objective)), None)
         if strange is not None:
-            raise ValueError(f"objectives: {unknown('objective', strange, list(Objective))}")
+            raise ValueError(f"objectives: {unknown('objective', strange, [each.value for each in Objective])}")
         return value
 
     @model_validator(mode="after")
@@ -76,7 +81,7 @@ class PairStage(StageKeys):
         rates = tuple(sorted(self.learning_rates.items()))
         train = self.stage(seed, tuple(self.parts), self.learning_rate, rates)
         weights = tuple((Objective(name), weight) for name, weight in self.objectives.items())
-        return ModalitySpec(train, weights, Masking(**self.masking.model_dump()), Augmentation(self.augmentation))
+        return ModalitySpec(train, weights, Masking(**self.masking.model_dump()), Augmentation(self.augmentation), self.flip)
 
     @property
     def heads(self) -> tuple[str, ...]:

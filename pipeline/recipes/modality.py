@@ -17,7 +17,7 @@ from pipeline.config.pair_settings import ModalityPretraining, ModalityStream, P
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.recipes.starts import Model, starting_experts
 from pipeline.step import Step
-from pipeline.steps import EvaluatePairs, ExpertDistances, Gram, LearnPairs, MergeExperts, Reshaped, Within
+from pipeline.steps import EvaluatePairs, ExpertDistances, Gram, LearnPairs, MergeExperts, PairFisher, Reshaped, Within
 
 ALL, SHARED = "all", "shared"
 
@@ -75,8 +75,11 @@ def references(c: ModalityMerging, center: Model, specific: Model, seed: int) ->
 
 def merged(c: ModalityMerging, center: Model, specific: Model, seed: int) -> Iterator[Arm]:
     """Every merge that the experiment lists, of the finished experts."""
-    sets = c.learning(c.pretrain, seed).sets
-    gram = Gram(specific.step, sets, c.gram.spec(), actors=c.gram.actors, gpus=c.gram.gpus)
+    sets, work = c.learning(c.pretrain, seed).sets, c.gram
+    measured = {
+        "gram": Gram(specific.step, sets, work.spec(), actors=work.actors, gpus=work.gpus),
+        "fisher": PairFisher(specific.step, sets, c.fisher.spec(seed), actors=work.actors, gpus=work.gpus),
+    }
     for choice in c.choices_made():
         step = MergeExperts(
             specific.step,
@@ -84,7 +87,7 @@ def merged(c: ModalityMerging, center: Model, specific: Model, seed: int) -> Ite
             choice.parameters,
             c.used_by,
             base=center.step if choice.needs_base else None,
-            gram=gram if choice.statistic else None,
+            statistics=measured.get(choice.statistic or ""),
             actors=c.merge.actors,
         )
         model = replace(specific, step=step, sharing=SHARED)

@@ -28,7 +28,8 @@ def starting_experts(c: ModalityStream, seed: int, store: Path) -> Model:
     """The model that the experiment names: a checkpoint as it is, or one made with the heads that its first stage needs."""
     start = c.model
     if start.checkpoint is not None:
-        return shape_of(Path(start.checkpoint).expanduser(), pretrained(start.checkpoint, store / DIGESTS_FILE))
+        shape = shape_of(Path(start.checkpoint).expanduser())
+        return Model(pretrained(start.checkpoint, store / DIGESTS_FILE), **shape)
     first = next(stage for stage in c.in_order() if stage is not None)
     config = {**start.config, **(start.new or {}), **shape_for(c, first)}
     source = start.beit or start.vlmo
@@ -46,6 +47,24 @@ def starting_experts(c: ModalityStream, seed: int, store: Path) -> Model:
     return Model(step, config.get("sharing", "shared"), tuple(config["heads"]), config.get("image_size"), config.get("token_types", 2))
 
 
+def check_start(c: ModalityStream) -> None:
+    """InputError unless what the model is made from is there, and a checkpoint is one of a modality-expert model. Reads no weights."""
+    start = c.model
+    if start.checkpoint is not None:
+        shape_of(Path(start.checkpoint).expanduser())
+    for text in (start.beit, start.vlmo, start.tokenizer):
+        if text is not None:
+            existing(text)
+
+
+def existing(place: str) -> Path:
+    """The path; InputError if nothing is there."""
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise InputError(f"{place} does not exist; give the path of the weights or of the tokenizer that the model is made from")
+    return path
+
+
 def shape_for(c: ModalityStream, stage: PairStage) -> dict[str, Any]:
     """The keys of a configuration that let a model take up a stage."""
     size = {} if stage.image_size is None else {"image_size": stage.image_size}
@@ -53,8 +72,10 @@ def shape_for(c: ModalityStream, stage: PairStage) -> dict[str, Any]:
     return {"heads": list(stage.heads), **size, **types, **{word: list(words) for word, words in c.choices(stage).items()}}
 
 
-def shape_of(directory: Path, step: Step) -> Model:
-    """The shape that the config.json of a checkpoint tells; InputError where it is of another kind of model."""
+def shape_of(directory: Path) -> dict[str, Any]:
+    """The shape that the config.json of a checkpoint tells, as fields of `Model`; InputError where it is of another kind of model."""
+    if not (directory / "config.json").is_file():
+        raise InputError(f"{directory} has no config.json, so it is no checkpoint; name the directory of a modality-expert model")
     try:
         config: Mapping[str, Any] = json.loads((directory / "config.json").read_text())
         if config.get("model_type") != "modality_experts":
@@ -62,8 +83,9 @@ def shape_of(directory: Path, step: Step) -> Model:
                 f"{directory} holds a model of type {config.get('model_type')!r}, not a modality-expert model; "
                 "start from one of this project's directories, or from model: {beit: …} or {vlmo: …}"
             )
-        return Model(step, config["sharing"], tuple(config["heads"]), config["image_size"], config["token_types"])
-    except (OSError, ValueError, KeyError) as error:
+        told = {name: config[name] for name in ("sharing", "image_size", "token_types")}
+        return {**told, "heads": tuple(config["heads"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{directory}: its config.json cannot be read ({error}); copy the checkpoint again") from error
 
 
@@ -71,7 +93,5 @@ def digest_of(place: str | None) -> str:
     """SHA-256 of a file, or over the files of a directory; empty where there is none."""
     if place is None:
         return ""
-    path = Path(place)
-    if not path.exists():
-        raise InputError(f"{place} does not exist; give the path of the weights or of the tokenizer that the model is made from")
+    path = existing(place)
     return f"sha256:{file_sha256(path) if path.is_file() else manifest_digest(directory_manifest(path))}"

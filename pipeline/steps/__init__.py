@@ -6,7 +6,7 @@ Each is a value (see `pipeline/step.py`) whose `run` calls one of the libraries.
 from pipeline.steps.asking import Evaluate, EvaluatePairs, Evaluation
 from pipeline.steps.learning import FineTune, Fisher, Within
 from pipeline.steps.merging import Merge
-from pipeline.steps.modality import ExpertDistances, Gram, LearnPairs, MergeExperts, Reshaped, StartExperts
+from pipeline.steps.modality import ExpertDistances, Gram, LearnPairs, MergeExperts, PairFisher, Reshaped, StartExperts
 from pipeline.steps.weights import DIGESTS_FILE, Pretrain, Pretrained, pretrained
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "LearnPairs",
     "Merge",
     "MergeExperts",
+    "PairFisher",
     "Pretrain",
     "Pretrained",
     "Reshaped",

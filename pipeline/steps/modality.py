@@ -9,9 +9,7 @@ from pipeline.step import Measurement, Outcome, Resources, Step, Work, execution
 from pipeline.steps.learning import ONE_WORKER
 from tasks.pairs.records import PairSet
 from trainers.modality.spec import ModalityLearning, ModalitySpec
-from trainers.modality.statistics.spec import GramSpec
-
-GRAM, GRAM_FILE = "gram", "gram.safetensors"
+from trainers.modality.statistics.spec import FisherSpec, GramSpec
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,19 +124,23 @@ class LearnPairs(Step):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Gram(Measurement):
-    """Means of x x^T over the inputs of every linear layer, per expert, on training records: what RegMean regresses on."""
+class Statistics(Measurement):
+    """What merging reads of a model's experts, measured on training records: Grams, or Fisher information."""
 
-    kind: ClassVar[str] = "gram"
     model: Step
     sets: tuple[PairSet, ...]
-    spec: GramSpec
+    spec: GramSpec | FisherSpec
     actors: int = execution(2)
     gpus: float = execution(0)
 
     @property
     def title(self) -> str:
-        return f"Grams of {', '.join(each.name for each in self.sets)}"
+        return f"{self.kind} of {', '.join(each.name for each in self.sets)}"
+
+    @property
+    def file(self) -> str:
+        """Where it lies below the step's directory."""
+        return f"statistics/{self.kind}.safetensors"
 
     @property
     def ray_options(self) -> dict[str, Any]:
@@ -148,13 +150,41 @@ class Gram(Measurement):
     def demand(self) -> dict[str, float]:
         return {"CPU": 1, "GPU": self.gpus}
 
+    def measurement(self, checkpoint: Path) -> Any:
+        """What is to be measured, as `trainers/modality/statistics` has it."""
+        raise TypeError(f"{type(self).__name__} does not say what it measures")
+
     def run(self, work: Work) -> Outcome:
         from pipeline.graph.gathering import gather
+
+        measurement = self.measurement(work.checkpoint_of(self.model))
+        output = (work.directory / self.file).parent
+        about = gather(measurement, output, work.scratch / "parts", self.actors, self.gpus, work.progress)
+        return Outcome(metrics={"samples": about.samples}, details={"sets": list(about.sets), **about.how})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gram(Statistics):
+    """Means of x x^T over the inputs of every linear layer, per expert: what RegMean regresses on."""
+
+    kind: ClassVar[str] = "gram"
+
+    def measurement(self, checkpoint: Path) -> Any:
         from trainers.modality.statistics.gram import GramMeasurement
 
-        measurement = GramMeasurement(work.checkpoint_of(self.model), self.sets, self.spec)
-        about = gather(measurement, work.directory / GRAM, work.scratch / "parts", self.actors, self.gpus, work.progress)
-        return Outcome(metrics={"samples": about.samples}, details={"sets": list(about.sets), **about.how})
+        return GramMeasurement(checkpoint, self.sets, self.spec)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PairFisher(Statistics):
+    """The diagonal Fisher information of retrieval or of masked words: what Fisher merging weighs by."""
+
+    kind: ClassVar[str] = "fisher"
+
+    def measurement(self, checkpoint: Path) -> Any:
+        from trainers.modality.statistics.fisher import FisherMeasurement
+
+        return FisherMeasurement(checkpoint, self.sets, self.spec)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -167,7 +197,7 @@ class MergeExperts(Step):
     parameters: Mapping[str, Any]
     used_by: str = "all"
     base: Step | None = None
-    gram: Gram | None = None
+    statistics: Statistics | None = None
     actors: int = execution(2)
 
     @property
@@ -191,7 +221,7 @@ class MergeExperts(Step):
         def origin(step: Step) -> str:
             return f"{step.key}, sha256:{work.digest_of(step)}"
 
-        measured = read_header(work.directory_of(self.gram) / GRAM / GRAM_FILE) if self.gram else None
+        measured = read_header(work.directory_of(self.statistics) / self.statistics.file) if self.statistics else None
         checkpoint = read_checkpoint(work.checkpoint_of(self.model))
         sources = expert_sources(checkpoint, used_by=self.used_by, origin=origin(self.model), statistics=measured)
         names = [source.name for source in sources]
