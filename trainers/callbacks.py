@@ -25,8 +25,8 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 class Progress(TrainerCallback):
-    """Every `every` steps and at the end, gives `report` the mean loss since the last time, and the step's own penalty, learning rate
-    and gradient norm.
+    """Every `every` steps and at the end, gives `report` the mean loss since the last time, of its parts (`loss_...`) too, and the step's
+    own penalty, learning rate and gradient norm.
 
     The Trainer logs every step to it, the loss averaged over the workers, so at a loss that is no finite number all workers stop together,
     before a checkpoint of that step is written. The norm is the one before clipping. Where it is no finite number, so do they, except with
@@ -54,7 +54,8 @@ class Progress(TrainerCallback):
                 + (", or set precision: bfloat16" if args.fp16 else "")
             )
         if self.report and state.is_world_process_zero and (step % self.every == 0 or step == state.max_steps):
-            window = {"train/loss": recent_loss(state, self.every)}
+            losses = [name for name in logs if name == "loss" or name.startswith("loss_")]
+            window = {f"train/{name}": recent_loss(state, self.every, name) for name in losses}
             known = [name for name in ("penalty", "learning_rate", "grad_norm") if math.isfinite(logs.get(name, math.nan))]
             self.report(step, window | {f"train/{name}": float(logs[name]) for name in known})
         del state.log_history[: -self.every]
@@ -106,8 +107,8 @@ class RandomNumbers(TrainerCallback):
         self.resumed_from = None
 
 
-def recent_loss(state: TrainerState, every: int) -> float:
-    """The mean loss over the steps since the last multiple of `every`, the newest step included."""
+def recent_loss(state: TrainerState, every: int, name: str = "loss") -> float:
+    """The mean loss, or part of it, over the steps since the last multiple of `every`, the newest step included."""
     since = (state.global_step - 1) // every * every
-    losses = [entry["loss"] for entry in state.log_history if "loss" in entry and entry["step"] > since]
+    losses = [entry[name] for entry in state.log_history if name in entry and entry["step"] > since]
     return math.fsum(losses) / len(losses)

@@ -1,94 +1,32 @@
-"""`transformers.Trainer` with our settings, our data order, the strategy's loss, and checkpoints that really restore the weights."""
+"""The loop of a vision-language model's stage: the shared loop, with the strategy's loss, and sharding among workers."""
 
-import math
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
-from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from transformers.trainer_callback import TrainerCallback
 
 from foundation.errors import InputError
-from trainers.checkpoints.resume import load_trained, save_trained, whole
+from trainers.base import SCHEDULES, BaseTrainer, Collate, StageArguments, training_arguments
+from trainers.checkpoints.resume import save_trained, whole
 from trainers.counted_loss import counting_loss, uncounted
 from trainers.data.order import StageOrder
-from trainers.parallelize import (
-    Uses,
-    check_parallel,
-    check_sharded,
-    load_whole_optimizer_state,
-    looks_for_unused,
-    parallelize,
-    whole_optimizer_state,
-)
-from trainers.parameter_groups import parameter_groups
-from trainers.spec import Batches, Precision, Schedule, Sharding, TrainSpec
+from trainers.parallelize import Uses, check_sharded, load_whole_optimizer_state, looks_for_unused, whole_optimizer_state
+from trainers.spec import Sharding
 from trainers.strategy import Adaptation, Penalty
-from trainers.workers import leave_at_exit, summed, together
+from trainers.workers import summed
 
-SCHEDULES = {Schedule.COSINE: "cosine", Schedule.LINEAR: "linear", Schedule.CONSTANT: "constant_with_warmup"}
-"""Our names for the Trainer's schedules; each begins with the warm-up."""
+__all__ = ["SCHEDULES", "Collate", "StageArguments", "StageTrainer", "training_arguments"]
 
 AT_ONCE = 32
 """Weights whose penalty's gradients are in memory at one time beside those they are added to."""
 
-Collate = Callable[[Sequence[int]], dict[str, torch.Tensor]]
 
-
-class StageArguments(TrainingArguments):
-    """The Trainer's settings, and the stage's own beside them."""
-
-    spec: TrainSpec
-
-
-def training_arguments(spec: TrainSpec, batches: Batches, work: Path) -> StageArguments:
-    """The Trainer's settings for this stage; making them also sets up the device and, with several workers, the process group.
-
-    Raises ConfigError and ResourceError for a distribution or precision that cannot be honoured here.
-    """
-    check_parallel(spec, torch.cuda.is_available())
-    started_outside = together()
-    args = StageArguments(
-        output_dir=str(work),
-        max_steps=batches.steps,
-        per_device_train_batch_size=batches.micro_batch,
-        gradient_accumulation_steps=batches.accumulation,
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type=SCHEDULES[spec.schedule],
-        warmup_steps=math.ceil(spec.warmup_ratio * batches.steps),
-        weight_decay=spec.weight_decay,
-        adam_beta1=spec.adam_beta1,
-        adam_beta2=spec.adam_beta2,
-        adam_epsilon=spec.adam_epsilon,
-        max_grad_norm=spec.max_grad_norm,
-        optim="adamw_torch",
-        seed=spec.seed,
-        bf16=spec.precision is Precision.BFLOAT16,
-        fp16=spec.precision is Precision.FLOAT16,
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-    )
-    if together() and not started_outside:
-        leave_at_exit()
-    args.spec = spec
-    args._n_gpu = min(args.n_gpu, 1)  # one process uses one GPU; the Trainer would spread over all it sees and enlarge the batch
-    return args
-
-
-class StageTrainer(Trainer):
+class StageTrainer(BaseTrainer):
     """The loop of one stage over the examples that `collate` makes batches of, from their indices."""
-
-    optimizer: Any
 
     def __init__(
         self,
@@ -99,28 +37,16 @@ class StageTrainer(Trainer):
         adaptation: Adaptation,
         callbacks: list[TrainerCallback],
     ) -> None:
-        self.order = order
         self.adaptation = adaptation
-        self.spec = args.spec
         self.sharded = args.spec.sharding is not Sharding.NONE
         self.uses = Uses.of(model)
         self.showing: list[int] = []
         self.penalised: torch.Tensor | None = None
         self.counting = counting_loss(model)
-        args.ddp_find_unused_parameters = looks_for_unused(model, args.world_size, args.device)
-        parallelize(model, args.spec, args.device)
-        super().__init__(model, args, data_collator=collate, train_dataset=range(order.examples), callbacks=callbacks)
+        find_unused = looks_for_unused(model, args.world_size, args.device)
+        super().__init__(model, model, args, order, collate, callbacks, find_unused)
         # Some families tell the Trainer to leave the count out, though their loss takes it: a batch would be a mean of means.
         self.model_accepts_loss_kwargs = True
-        self.remove_callback(PrinterCallback)
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW over the stage's parameter groups."""
-        if self.optimizer is None:
-            betas = (self.spec.adam_beta1, self.spec.adam_beta2)
-            groups = parameter_groups(self.model, self.spec)
-            self.optimizer = torch.optim.AdamW(groups, lr=self.spec.learning_rate, betas=betas, eps=self.spec.adam_epsilon)
-        return self.optimizer
 
     def _prepare_for_training(self, *args: Any) -> Any:
         """As the Trainer does; then make sure that what was asked for is what there is."""
@@ -128,18 +54,6 @@ class StageTrainer(Trainer):
         if self.sharded:
             check_sharded(self.model, self.model_wrapped)
         return prepared
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Micro batches in the stage's order; with several workers each takes its turn."""
-        args = self.args
-        loader = DataLoader(
-            self.train_dataset,
-            batch_size=args.per_device_train_batch_size,
-            sampler=self.order,
-            collate_fn=self.data_collator,
-            pin_memory=args.dataloader_pin_memory,
-        )
-        return self.accelerator.prepare(loader)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The micro batches of an optimizer step and the count of their answer tokens on all workers.
@@ -213,10 +127,6 @@ class StageTrainer(Trainer):
         if self.args.should_save or self.sharded:
             save_trained(self.model, Path(output_dir or self.args.output_dir), write=self.args.should_save)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
-        """Restore exactly what `save_model` wrote. The Trainer's own way does not insist on the names and only warns."""
-        load_trained(model or self.model, Path(resume_from_checkpoint))
-
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """As the Trainer writes them; sharded state is put together first, so that the files are the same for any sharding."""
         if not self.sharded:
@@ -234,7 +144,3 @@ class StageTrainer(Trainer):
             return
         load_whole_optimizer_state(self.optimizer, torch.load(Path(checkpoint, OPTIMIZER_NAME), map_location="cpu", weights_only=True))
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER_NAME), weights_only=True))
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: nobody reads it, and the count walks over all parameters at every step."""
-        return 0

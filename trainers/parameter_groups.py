@@ -59,15 +59,18 @@ def rated_parameters(model: "nn.Module", spec: "TrainSpec", trained: Any) -> dic
 
 
 def without_decay(model: "nn.Module") -> set[int]:
-    """The ids of parameters that no weight decay pulls to zero: biases, all of every norm, and others with less than two dimensions.
+    """The ids of parameters that no weight decay pulls to zero: biases, all of every norm, and other vectors and scalars.
 
-    A norm is a module whose class says so (LayerNorm, Qwen2RMSNorm, GroupNorm, ...). The last kind are scales and offsets, such as layer
-    scales and LLaVA's `image_newline`. Embeddings do decay, as in the AdamW set-ups of transformers.
+    A norm is a module whose class says so (LayerNorm, Qwen2RMSNorm, GroupNorm, ...). Vectors are scales and offsets, such as layer scales
+    and LLaVA's `image_newline`, and single tokens [1, 1, H], such as a CLS token. A table of biases by relative position is one too.
+    Embeddings do decay, as in the AdamW set-ups of transformers.
     """
     exempt = set()
-    for module in model.modules():
+    for path, module in model.named_modules():
         norm = "norm" in type(module).__name__.lower()
         for name, parameter in module.named_parameters(recurse=False):
-            if norm or parameter.ndim < 2 or name == "bias" or name.endswith("_bias"):
+            vector = parameter.ndim < 2 or (parameter.ndim > 2 and parameter.numel() == parameter.shape[-1])
+            bias = name == "bias" or name.endswith("_bias") or "relative_position" in f"{path}.{name}"
+            if norm or vector or bias:
                 exempt.add(id(parameter))
     return exempt

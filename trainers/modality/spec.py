@@ -5,13 +5,19 @@ for heads is `learning_rates: (("glob:heads.*", 3e-4),)`). Light to import: no t
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foundation.errors import ConfigError
 from foundation.hints import unknown
 from tasks.pairs.records import Kind, PairSet
 from trainers.spec import TrainSpec
+
+if TYPE_CHECKING:
+    from trainers.stage import StageResult
 
 
 class Objective(StrEnum):
@@ -58,28 +64,37 @@ class Augmentation(StrEnum):
 
 @dataclass(frozen=True)
 class Masking:
-    """Which words and patches are hidden. Probabilities are of a word (with `whole_words`) or of a token, and of a patch."""
+    """Which words and patches are hidden. Probabilities are of a word (with `whole_words`) or of a token.
+
+    `patches` is the share of an image's patches, hidden in rectangles (with `blocks`) or each by itself.
+    """
 
     text: float = 0.15
     with_image: float = 0.25
     whole_words: bool = True
     patches: float = 0.4
+    blocks: bool = True
 
 
 @dataclass(frozen=True)
 class ModalitySpec:
-    """`objectives` are (objective, weight) pairs; the loss is their weighted sum. Raises ConfigError for what no stage could honour."""
+    """`objectives` are (objective, weight) pairs; the loss is their weighted sum. Raises ConfigError for what no stage could honour.
+
+    `flip` mirrors every other training image (with a random augmentation). It makes a text that says left or right untrue of its image, so
+    it is off unless asked for.
+    """
 
     train: TrainSpec
     objectives: tuple[tuple[Objective, float], ...]
     masking: Masking = Masking()
     augmentation: Augmentation = Augmentation.NONE
+    flip: bool = False
 
     def __post_init__(self) -> None:
         found = []
         for name, weight in self.objectives:
             if name not in list(Objective):
-                raise ConfigError(f"objectives: {unknown('objective', str(name), list(Objective))}")
+                raise ConfigError(f"objectives: {unknown('objective', str(name), [each.value for each in Objective])}")
             if not (math.isfinite(weight) and weight > 0):
                 raise ConfigError(f"objectives: the weight of {name} is {weight}; give a positive number, or leave it out")
             found.append((Objective(name), float(weight)))
@@ -92,6 +107,8 @@ class ModalitySpec:
         kinds = {NEEDS.get(name, Kind.CAPTIONS) for name in names}
         if len(kinds) > 1:
             raise ConfigError(f"objectives {', '.join(names)} learn from {' and '.join(sorted(kinds))}; put them into stages of their own")
+        if self.flip and self.augmentation is Augmentation.NONE:
+            raise ConfigError("flip is part of a random augmentation, but augmentation is none; set it to random, or leave flip out")
         for field, value in (("text", self.masking.text), ("with_image", self.masking.with_image), ("patches", self.masking.patches)):
             if not 0 < value < 1:
                 raise ConfigError(f"masking.{field} is {value}; it is a probability between 0 and 1")
@@ -124,3 +141,9 @@ class ModalityLearning:
     def spec(self) -> TrainSpec:
         """How long, how fast, on how many workers."""
         return self.modality.train
+
+    def run(self, start: Path, output: Path, work: Path, on_log: Callable[[int, dict[str, float]], None] | None = None) -> "StageResult":
+        """Learn from the checkpoint `start` to the checkpoint `output`; see `trainers.modality.stage`. Every worker calls this."""
+        from trainers.modality.stage import train_modality_stage
+
+        return train_modality_stage(start, self, output, work, on_log)
