@@ -64,7 +64,7 @@ def training_arguments(spec: TrainSpec, batches: Batches, work: Path) -> StageAr
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_num_workers=0,
+        dataloader_num_workers=spec.loaders,
     )
     if together() and not started_outside:
         leave_at_exit()
@@ -118,6 +118,7 @@ class BaseTrainer(Trainer):
             sampler=self.order,
             collate_fn=self.data_collator,
             pin_memory=args.dataloader_pin_memory,
+            num_workers=self.spec.loaders,
         )
         return self.accelerator.prepare(loader)
 

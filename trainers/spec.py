@@ -81,7 +81,7 @@ class TrainSpec:
     `parts` and the parts in `learning_rates` are selections as `models.parts` reads them; a part in `learning_rates` learns at its own
     rate, all else at `learning_rate`. `max_steps`, where given, takes the place of `epochs`. `batch_size` is global: per device x
     accumulation x workers. `milestones` are optimizer steps after which the model is written as a checkpoint of its own. An example longer
-    than `max_length` tokens is refused.
+    than `max_length` tokens is refused. `loaders` are processes beside each worker that make its batches; 0: it makes them itself.
     """
 
     parts: tuple[str, ...]
@@ -110,6 +110,7 @@ class TrainSpec:
     sharding: Sharding = Sharding.NONE
     cpu_offload: bool = False
     gradient_checkpointing: bool = execution(False)
+    loaders: int = execution(0)
     save_steps: int = execution(500)
     log_steps: int = execution(10)
 
@@ -143,6 +144,7 @@ class TrainSpec:
             (len(set(self.milestones)) == len(self.milestones), f"milestones {list(self.milestones)} name a step twice; name each once"),
             (self.sharding is not Sharding.NONE or not self.cpu_offload, "cpu_offload is for sharded weights; set sharding too"),
             *((n is None or n >= 1, f"{name} is {n}; give 1 or more, or leave it out") for name, n in counts.items()),
+            (self.loaders >= 0, f"loaders is {self.loaders}; give 0 or more"),
             (_within(self.epochs, above=0), f"epochs is {self.epochs}; give a positive number"),
             (self.samples is None or self.samples >= self.batch_size, f"samples {self.samples} is less than batch_size {self.batch_size}"),
             (0 <= self.warmup_ratio < 1, f"warmup_ratio is {self.warmup_ratio}; give a share of all steps from 0 to below 1"),

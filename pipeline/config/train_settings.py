@@ -62,6 +62,7 @@ class StageKeys(Settings):
     milestones: list[Count] = []  # noqa: RUF012
     gradient_checkpointing: Flag = False
     threads: Count = 1
+    loaders: WholeNumber = 0
     save_steps: Count = 50
     log_steps: Count = 10
     workers: Count = 1

@@ -126,7 +126,7 @@ def learned(c: ModalityStream, start: Model, key: str, seed: int, sharing: str) 
         learning.texts,
         learning.images,
         resources=stage.resources(),
-        name=key.replace("_", " "),
+        name=stage.title or key.replace("_", " "),
     )
     return replace(ready, step=step)
 
@@ -137,13 +137,20 @@ def shaped(c: ModalityStream, start: Model, stage: PairStage, seed: int, sharing
     heads = None if set(wanted) == set(start.heads) else wanted
     types = 3 if "nlvr2" in stage.heads and start.token_types < 3 else None
     size = stage.image_size if stage.image_size != start.image_size else None
-    choices = c.choices(stage)
+    wanted_choices = c.choices(stage)
+    choices = {word: words for word, words in wanted_choices.items() if start.choices.get(word) != words}
     change = None if sharing == start.sharing else sharing
     if change is None and heads is None and types is None and size is None and not choices:
         return start
     step = Reshaped(start.step, seed, change, heads, size, types, choices)
     return replace(
-        start, step=step, sharing=sharing, heads=wanted, image_size=size or start.image_size, token_types=types or start.token_types
+        start,
+        step=step,
+        sharing=sharing,
+        heads=wanted,
+        image_size=size or start.image_size,
+        token_types=types or start.token_types,
+        choices={**start.choices, **wanted_choices},
     )
 
 

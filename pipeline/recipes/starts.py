@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Model:
     heads: tuple[str, ...] = ()
     image_size: int | None = None
     token_types: int = 2
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def starting_experts(c: ModalityStream, seed: int, store: Path) -> Model:
@@ -44,7 +45,8 @@ def starting_experts(c: ModalityStream, seed: int, store: Path) -> Model:
         source_place=places.get("source", ""),
         tokenizer_place=places.get("tokenizer", ""),
     )
-    return Model(step, config.get("sharing", "shared"), tuple(config["heads"]), config.get("image_size"), config.get("token_types", 2))
+    shape = {name: config[name] for name in ("sharing", "image_size", "token_types") if name in config}
+    return Model(step, heads=tuple(config["heads"]), choices=c.choices(first), **shape)
 
 
 def check_start(c: ModalityStream) -> None:
@@ -84,7 +86,8 @@ def shape_of(directory: Path) -> dict[str, Any]:
                 "start from one of this project's directories, or from model: {beit: …} or {vlmo: …}"
             )
         told = {name: config[name] for name in ("sharing", "image_size", "token_types")}
-        return {**told, "heads": tuple(config["heads"])}
+        choices = {word: tuple(config[word]) for word in ("answers", "classes") if config.get(word)}
+        return {**told, "heads": tuple(config["heads"]), "choices": choices}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{directory}: its config.json cannot be read ({error}); copy the checkpoint again") from error
 

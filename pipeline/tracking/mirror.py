@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.config.experiment import Built
 from pipeline.graph.history import Point, read_history
-from pipeline.recipes.milestone import Milestone
+from pipeline.recipes.milestone import Milestone, Role
 from pipeline.report.run_scores import stages_done, summary
 from pipeline.results import rows, run_scores, streams
 from pipeline.step import Step
@@ -186,6 +186,9 @@ class Mirror:
         milestone = self.places.get(step.key)
         if milestone is None:  # made on the way to one that is asked
             return re.sub(r"[^A-Za-z0-9_ =+-]", "_", f"{title_of(step, self.titles)[:80]} {step.fingerprint[:6]}")
+        if milestone.family:
+            whole = f"{milestone.arm}-seed{milestone.seed}-{'fine-tuned' if milestone.role is Role.AFTER else 'model'}"
+            return re.sub(r"[^A-Za-z0-9_ =+-]", "_", whole)
         made = "merged" if isinstance(step, Merge) else "tuned" if isinstance(step, FineTune) else "base"
         made = made if milestone.step is None else f"step{milestone.step}"
         name = f"s{milestone.stage}-{milestone.task}-{made}" if milestone.task else made

@@ -84,6 +84,8 @@ class ScoreMirror:
 
     def _title(self, milestone: Milestone) -> str:
         """Short, because MLflow's table cuts names: `s2 count, before merge`."""
+        if milestone.family:
+            return "fine-tuned" if milestone.role is Role.AFTER else "as it is"
         if milestone.role is Role.BASE:
             return "s0 base"
         if milestone.role is Role.WITHIN:
@@ -122,7 +124,7 @@ class ScoreMirror:
         return run
 
     def _track(self, role: Role, started: float) -> str:
-        name = "no merge" if len(self.roles) == 1 else f"{role.value} merge"
+        name = "fine-tuning" if self.stream[0].family else "no merge" if len(self.roles) == 1 else f"{role.value} merge"
         tags = {
             "mergeline.kind": "track",
             "mergeline.role": role.value,

@@ -78,8 +78,8 @@ def test_parts_of_another_measurement_are_not_taken(measurement: GramMeasurement
 def test_any_number_of_actors_and_a_killed_one(
     ray_cluster: None, measurement: GramMeasurement, expected: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One, two and three actors; then two of which one is killed after it wrote its part and before it could say so."""
-    for actors in (1, 2, 3):
+    """One and three actors; then two of which one is killed after it wrote its part and before it could say so."""
+    for actors in (1, 3):
         told: list[tuple[int, int]] = []
         gather(
             measurement, tmp_path / f"{actors}", tmp_path / f"scratch{actors}", actors, progress=lambda *step, told=told: told.append(step)

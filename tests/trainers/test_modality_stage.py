@@ -62,6 +62,12 @@ def test_a_crashed_stage_ends_as_if_undisturbed(start: Path, tmp_path: Path) -> 
     assert whole[6]["train/loss"] == pytest.approx(sum(whole[6][f"train/loss_{name.value}"] for name in ALL), rel=1e-6)
 
 
+def test_batches_made_in_processes_of_their_own_are_the_same(start: Path, tmp_path: Path) -> None:
+    for name, loaders in (("own", 0), ("beside", 2)):
+        run(start, tmp_path, name, learning(sets=CAPTIONS, max_steps=3, loaders=loaders))
+    assert directory_manifest(tmp_path / "own") == directory_manifest(tmp_path / "beside")
+
+
 def test_another_stage_s_checkpoints_are_refused(start: Path, tmp_path: Path) -> None:
     crash(start, tmp_path, "parts", learning(), at=3)
     with pytest.raises(ConfigError, match="its sets is"):
