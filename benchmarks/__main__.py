@@ -14,6 +14,7 @@ from benchmarks.contenders import METHODS
 from benchmarks.contest import REPOSITORY
 from benchmarks.limits import measure_limits
 from benchmarks.methods import measure_method
+from benchmarks.modality import measure_modality
 from benchmarks.parity import run_parity, table
 from benchmarks.planning import measure_planning
 from benchmarks.scaling import measure_gate, measure_scaling
@@ -60,6 +61,7 @@ PARTS: dict[str, Callable[[Request], dict[str, Any]]] = {
     "limits": lambda request: measure_limits(request.models, request.methods),
     "planning": lambda request: measure_planning(request.directory, ("1.1b", *LARGE)),
     "training": lambda request: measure_training(request.directory, request.repetitions),
+    "modality": lambda request: measure_modality(request.repetitions),
 }
 
 

@@ -24,7 +24,7 @@ from pipeline.config.kinds import Count, Flag, NotNegative, Settings, WholeNumbe
 from pipeline.config.pair_settings import ModalityPretraining, PairStage
 from pipeline.config.settings import MergeWork
 from trainers.modality.spec import Objective
-from trainers.modality.statistics.spec import FisherSpec, GramSpec, Passage
+from trainers.modality.statistics.spec import FisherSpec, GramSpec, Passage, Products
 
 Reference = Literal["unmerged", "seed", "agnostic"]
 REFERENCES: tuple[Reference, ...] = ("unmerged", "seed", "agnostic")
@@ -58,6 +58,7 @@ class Chosen:
 
 class GramWork(Settings):
     """What Grams are measured on: training records alone. `pairs`: also through the vision-language experts; `every` k: one token in k.
+    `products: float64` for RegMean with `off_diagonal: 1`, which inverts the Gram as it is, the directions that no input has among them.
 
     `parts` is how the records are cut; how many actors measure them changes no byte.
     """
@@ -65,6 +66,7 @@ class GramWork(Settings):
     samples: Count | None = 1000
     pairs: Flag = False
     every: Count = 1
+    products: Literal["float32", "float64"] = "float32"
     parts: Count = 8
     actors: WholeNumber = 2
     gpus: NotNegative = 0
@@ -72,7 +74,7 @@ class GramWork(Settings):
     def spec(self) -> GramSpec:
         """As the measurement takes it."""
         passages = tuple(Passage) if self.pairs else None
-        return GramSpec(passages, self.samples, self.parts, self.every)
+        return GramSpec(passages, self.samples, self.parts, self.every, Products(self.products))
 
 
 class FisherWork(Settings):

@@ -11,6 +11,9 @@ from tasks.pairs.records import PairSet
 from trainers.modality.spec import ModalityLearning, ModalitySpec
 from trainers.modality.statistics.spec import FisherSpec, GramSpec
 
+STATISTICS = "statistics"
+"""The directory in a step's own that holds what it measured."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StartExperts(Step):
@@ -138,11 +141,6 @@ class Statistics(Measurement):
         return f"{self.kind} of {', '.join(each.name for each in self.sets)}"
 
     @property
-    def file(self) -> str:
-        """Where it lies below the step's directory."""
-        return f"statistics/{self.kind}.safetensors"
-
-    @property
     def ray_options(self) -> dict[str, Any]:
         return {"num_cpus": 0} if self.actors else {"num_cpus": 1, "num_gpus": self.gpus}
 
@@ -158,8 +156,7 @@ class Statistics(Measurement):
         from pipeline.graph.gathering import gather
 
         measurement = self.measurement(work.checkpoint_of(self.model))
-        output = (work.directory / self.file).parent
-        about = gather(measurement, output, work.scratch / "parts", self.actors, self.gpus, work.progress)
+        about = gather(measurement, work.directory / STATISTICS, work.scratch / "parts", self.actors, self.gpus, work.progress)
         return Outcome(metrics={"samples": about.samples}, details={"sets": list(about.sets), **about.how})
 
 
@@ -215,13 +212,15 @@ class MergeExperts(Step):
     def run(self, work: Work) -> Outcome:
         from mergers import Source, plan_merge, read_checkpoint
         from mergers.checkpoints.header import read_header
-        from mergers.experts import SHARED_CONFIG, expert_merger, expert_sources
+        from mergers.experts import SHARED_CONFIG, expert_merger, expert_sources, needs_statistic
         from pipeline.graph.actors import carry_out
 
         def origin(step: Step) -> str:
             return f"{step.key}, sha256:{work.digest_of(step)}"
 
-        measured = read_header(work.directory_of(self.statistics) / self.statistics.file) if self.statistics else None
+        measured = None
+        if self.statistics is not None:
+            measured = read_header(work.directory_of(self.statistics) / STATISTICS / f"{needs_statistic(self.method)}.safetensors")
         checkpoint = read_checkpoint(work.checkpoint_of(self.model))
         sources = expert_sources(checkpoint, used_by=self.used_by, origin=origin(self.model), statistics=measured)
         names = [source.name for source in sources]

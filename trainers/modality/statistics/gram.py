@@ -29,7 +29,7 @@ from trainers.modality.statistics.units import Records, Unit, units_of
 from trainers.workers import reproducible
 
 TOKENS = 8192
-"""About how many tokens run at a time, times `every`: enough that adding to the float64 sums costs little. Part of the algorithm."""
+"""About how many tokens run at a time: enough that adding to the float64 sums costs little beside the products. Part of the algorithm."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,9 @@ class Passing:
             self.model.fuse(text, mask, image)
 
     def batches(self, passage: Passage, units: Sequence[Unit]) -> Iterator[list[Unit]]:
-        """Runs of units of which about TOKENS tokens count, a batch's images all of one type."""
+        """Runs of units of about TOKENS tokens, a batch's images all of one type."""
         tokens = self.image_tokens * (passage is not Passage.TEXT) + self.model.config.max_text_length * (passage is not Passage.IMAGE)
-        size = max(1, TOKENS * self.spec.every // tokens)
+        size = max(1, TOKENS // tokens)
         for _, group in groupby(units, key=lambda unit: unit.image_type):
             alike = list(group)
             yield from (alike[at : at + size] for at in range(0, len(alike), size))
