@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.step import Step
-from pipeline.steps import FineTune, Fisher, Merge, Pretrain, Pretrained
+from pipeline.steps import FineTune, Fisher, Merging, Pretrain, Pretrained
 
 
 def milestone_title(milestone: Milestone) -> str:
@@ -15,7 +15,7 @@ def milestone_title(milestone: Milestone) -> str:
         return "stage 0, base"
     if milestone.role is Role.WITHIN:
         return f"stage {milestone.stage} {milestone.task}, after step {milestone.step}"
-    merged = isinstance(milestone.model, Merge)
+    merged = isinstance(milestone.model, Merging)
     what = "before merge" if milestone.role is Role.BEFORE else "after merge" if merged else "tuned"
     return f"stage {milestone.stage} {milestone.task}, {what}"
 

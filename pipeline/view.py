@@ -14,7 +14,7 @@ from pathlib import Path
 from foundation.files import file_name
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.results import streams
-from pipeline.steps import Merge
+from pipeline.steps import Merging
 from pipeline.store import Store
 
 
@@ -52,7 +52,7 @@ def _checkpoint_name(milestone: Milestone, learned: list[str]) -> str:
         return "base"
     if milestone.role is Role.WITHIN:
         return f"step_{milestone.step}_of_{milestone.task}"
-    return f"wise_ft_after_{milestone.task}" if isinstance(milestone.model, Merge) else f"trained_on_{'_then_'.join(learned)}"
+    return f"wise_ft_after_{milestone.task}" if isinstance(milestone.model, Merging) else f"trained_on_{'_then_'.join(learned)}"
 
 
 def _log_names(milestone: Milestone, learned: list[str]) -> list[str]:
@@ -64,6 +64,6 @@ def _log_names(milestone: Milestone, learned: list[str]) -> list[str]:
         return [f"step_{milestone.step}_of_{milestone.task}"]
     if milestone.role is Role.BEFORE:
         return [f"before_wise_ft_after_{milestone.task}"]
-    merged = isinstance(milestone.model, Merge)
+    merged = isinstance(milestone.model, Merging)
     own = f"after_wise_ft_after_{milestone.task}" if merged else f"after_training_on_{'_then_'.join(learned)}"
     return [own, f"final_after_{milestone.task}"]

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
 
     from tasks.task import Task
-    from trainers.callbacks import Log
     from trainers.spec import TrainSpec
-    from trainers.train import StageResult
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,3 @@ class Learning:
     strategy: Strategy
     earlier: "tuple[Task, ...]" = ()
     fishers: tuple[Path, ...] = ()
-
-    def run(self, start: Path, output: Path, work: Path, on_log: "Log | None" = None) -> "StageResult":
-        """Learn, on every worker alike: see `trainers/train.py`."""
-        from trainers.train import train_stage
-
-        return train_stage(start, self.task, self.spec, output, work, on_log, self.strategy, self.fishers, self.earlier)

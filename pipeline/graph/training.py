@@ -94,6 +94,7 @@ def _per_worker(resources: Resources, cpus: str, gpus: str) -> dict[str, float]:
 def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
     """What each worker runs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from trainers.learn import learn
     from trainers.workers import world_size
 
     learning: Learning | ModalityLearning = settings["learning"]
@@ -106,7 +107,7 @@ def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
         progress(step, total, f"loss {values['train/loss']:.3f}" if "train/loss" in values else "")
 
     try:
-        return asdict(learning.run(settings["start"], settings["output"], settings["work"], on_log))
+        return asdict(learn(learning, settings["start"], settings["output"], settings["work"], on_log))
     except MergelineError as error:
         if world_size() > 1:
             raise  # the others must not wait for this worker

@@ -52,6 +52,12 @@ def ask(model: Step, c: Stream, suite: Suite) -> Evaluate:
     return Evaluate(model, suite, c.evaluate.batch_size, c.evaluate.threads, gpus=c.evaluate.gpus)
 
 
+def validation_suite(c: Stream, learned: Sequence[str], samples: int, store: Path) -> Suite:
+    """What a choice may be made by: validation questions of the tasks learned so far and of the held-out ones."""
+    stream, held_out = (tuple(c.task(name, Split.VALIDATION, store / FILES) for name in names) for names in (learned, c.held_out))
+    return Suite(stream, held_out, Split.VALIDATION, samples)
+
+
 def within(tuned: FineTune, c: Stream, stage: int, suite: Suite) -> Iterator[Milestone]:
     """The models in the middle of a stage, where the experiment names optimizer steps."""
     for step in tuned.train.milestones:

@@ -31,6 +31,7 @@ class Milestone:
     family: str = ""  # of an arm: the method whose hyperparameter `value` is, or what it is a reference for
     value: float | None = None
     measured: Step | None = None  # what was measured on the model it was merged from
+    search: Step | None = None  # what chose the merge's parameters
 
     @property
     def model(self) -> Step:

@@ -6,27 +6,42 @@ Sequential WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot model
     tuned_i  = fine-tune(merged_{i-1}, task_i)
     merged_i = alpha * merged_{i-1} + (1 - alpha) * tuned_i
 
-`alpha` is the weight of the previous stage's model. (The paper's alpha is the fine-tuned model's weight.)
+`alpha` is the weight of the previous stage's model. (The paper's alpha is the fine-tuned model's weight.) With `search` it is chosen after
+every stage, on validation questions of the tasks learned so far and the held-out ones; what is learned later is not asked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import model_validator
 
 from mergers.methods.linear import WiseFT as WiseFTMerger
 from pipeline.config.kinds import Fraction
+from pipeline.config.search_settings import AlphaSearch
 from pipeline.config.settings import MergeWork, Stream
-from pipeline.recipes.base import FILES, ask, learn, starting_model, within
+from pipeline.recipes.base import FILES, ask, learn, starting_model, validation_suite, within
 from pipeline.recipes.milestone import Milestone, Role
-from pipeline.steps import Merge
+from pipeline.step import Step
+from pipeline.steps import Merge, MergePicked, Search
 
 
 class WiseFT(Stream):
-    """The keys of a WiSE-FT experiment: those of `sequential`, `alpha`, and how merges are spread."""
+    """The keys of a WiSE-FT experiment: those of a stream, `alpha` or its `search`, and how merges are spread."""
 
     alpha: Fraction = 0.5
+    search: AlphaSearch | None = None
     merge: MergeWork = MergeWork()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _searched_alpha(cls, value: Any) -> Any:
+        alpha = value.get("alpha") if isinstance(value, dict) else None
+        if not (isinstance(alpha, dict) and list(alpha) == ["search"]):
+            return value
+        if value.get("search") is not None:
+            raise ValueError("alpha is searched twice, by alpha: {search: …} and by search; keep one of the two")
+        return {**{key: each for key, each in value.items() if key != "alpha"}, "search": alpha["search"]}
 
     @model_validator(mode="after")
     def _mergeable(self) -> "WiseFT":
@@ -43,10 +58,31 @@ def wise_ft(c: WiseFT, store: Path) -> Iterator[Milestone]:
     models = [starting_model(c.base, c.seed, store)]
     suite = c.suite(store / FILES)
     yield Milestone(ask(models[0], c, suite), 0, Role.BASE, seed=c.seed)
-    weights = f"{c.alpha:g} x previous + {1 - c.alpha:g} x tuned"
+    weights = f"{c.alpha:g} x previous + {1 - c.alpha:g} x tuned" if c.search is None else "alpha searched on validation"
     for stage, task in enumerate(c.tasks, start=1):
         tuned = learn(c, models, store)
         yield from within(tuned, c, stage, suite)
         yield Milestone(ask(tuned, c, suite), stage, Role.BEFORE, task, seed=c.seed, weights=weights)
-        models.append(Merge(WiseFTMerger(c.alpha), {"previous": models[-1], "tuned": tuned}, actors=c.merge.actors))
-        yield Milestone(ask(models[-1], c, suite), stage, Role.AFTER, task, seed=c.seed, weights=weights)
+        sources = {"previous": models[-1], "tuned": tuned}
+        search = searched(c, sources, stage, store) if c.search else None
+        if search is None:
+            models.append(Merge(WiseFTMerger(c.alpha), sources, actors=c.merge.actors))
+        else:
+            models.append(MergePicked(search, search.spec, sources, actors=c.merge.actors))
+        yield Milestone(ask(models[-1], c, suite), stage, Role.AFTER, task, seed=c.seed, weights=weights, search=search)
+
+
+def searched(c: WiseFT, sources: Mapping[str, Step], stage: int, store: Path) -> Search:
+    """The search for a stage's alpha, by what may be known at that stage."""
+    assert c.search is not None
+    suite = validation_suite(c, c.tasks[:stage], c.search.samples, store)
+    return Search(
+        c.search.spec(c.seed),
+        sources,
+        suite,
+        c.tasks[stage - 1],
+        batch_size=c.evaluate.batch_size,
+        threads=c.evaluate.threads,
+        workers=c.search.workers,
+        gpus=c.search.gpus,
+    )

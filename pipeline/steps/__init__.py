@@ -5,12 +5,14 @@ Each is a value (see `pipeline/step.py`) whose `run` calls one of the libraries.
 
 from pipeline.steps.asking import Evaluate, EvaluatePairs, Evaluation
 from pipeline.steps.learning import FineTune, Fisher, Within
-from pipeline.steps.merging import Merge
+from pipeline.steps.merging import Merge, Merging
 from pipeline.steps.modality import ExpertDistances, Gram, LearnPairs, MergeExperts, PairFisher, Reshaped, StartExperts
+from pipeline.steps.searching import Chosen, MergePicked, Search
 from pipeline.steps.weights import DIGESTS_FILE, Pretrain, Pretrained, pretrained
 
 __all__ = [
     "DIGESTS_FILE",
+    "Chosen",
     "Evaluate",
     "EvaluatePairs",
     "Evaluation",
@@ -21,10 +23,13 @@ __all__ = [
     "LearnPairs",
     "Merge",
     "MergeExperts",
+    "MergePicked",
+    "Merging",
     "PairFisher",
     "Pretrain",
     "Pretrained",
     "Reshaped",
+    "Search",
     "StartExperts",
     "Within",
     "pretrained",

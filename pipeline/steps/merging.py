@@ -12,7 +12,12 @@ from pipeline.step import Outcome, Step, Work, execution
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Merge(Step):
+class Merging(Step):
+    """A step that makes one checkpoint out of several, or out of several parts of one."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Merge(Merging):
     """Several checkpoints become one. `sources` are named; the base, else the first, gives names, dtypes, config and tokenizer."""
 
     kind: ClassVar[str] = "merge"

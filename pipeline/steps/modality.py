@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pipeline.step import Measurement, Outcome, Resources, Step, Work, execution
 from pipeline.steps.learning import ONE_WORKER
+from pipeline.steps.merging import Merging
 from tasks.pairs.records import PairSet
 from trainers.modality.spec import ModalityLearning, ModalitySpec
 from trainers.modality.statistics.spec import FisherSpec, GramSpec
@@ -185,7 +186,7 @@ class PairFisher(Statistics):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MergeExperts(Step):
+class MergeExperts(Merging):
     """The experts of one model become one that all modalities share. `used_by`: the task whose experts alone take part."""
 
     kind: ClassVar[str] = "merge_experts"

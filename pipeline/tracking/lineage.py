@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pipeline.step import Measurement, Step
-from pipeline.steps import Merge
+from pipeline.steps import Merge, MergePicked
 from pipeline.store import Record
 from pipeline.titles import title_of
 
@@ -16,7 +16,11 @@ def parents_of(step: Step) -> list[Step]:
 def model_note(step: Step, record: Record, parents: Mapping[Step, str], experiment: str, titles: dict[str, str]) -> str:
     """Markdown for a model's page: how it was made, its parents as links, its place and digest."""
     roles = record.content["details"].get("sources", {})
-    named = {source.key: f"{name}, {roles.get(name, '')}" for name, source in step.sources.items()} if isinstance(step, Merge) else {}
+    named = (
+        {source.key: f"{name}, {roles.get(name, '')}" for name, source in step.sources.items()}
+        if isinstance(step, Merge | MergePicked)
+        else {}
+    )
     lines = [f"**{title_of(step, titles)}** · made by `{step.kind}`", ""]
     for parent, model in parents.items():
         says = f" ({named[parent.key]})" if parent.key in named else ""

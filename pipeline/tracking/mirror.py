@@ -21,7 +21,7 @@ from pipeline.recipes.milestone import Milestone, Role
 from pipeline.report.run_scores import stages_done, summary
 from pipeline.results import rows, run_scores, streams
 from pipeline.step import Step
-from pipeline.steps import Evaluation, FineTune, LearnPairs, Merge
+from pipeline.steps import Evaluation, FineTune, LearnPairs, Merging
 from pipeline.store import Record, Store
 from pipeline.titles import step_titles, title_of
 from pipeline.tracking.book import Book, Metric
@@ -189,7 +189,7 @@ class Mirror:
         if milestone.family:
             whole = f"{milestone.arm}-seed{milestone.seed}-{'fine-tuned' if milestone.role is Role.AFTER else 'model'}"
             return re.sub(r"[^A-Za-z0-9_ =+-]", "_", whole)
-        made = "merged" if isinstance(step, Merge) else "tuned" if isinstance(step, FineTune) else "base"
+        made = "merged" if isinstance(step, Merging) else "tuned" if isinstance(step, FineTune) else "base"
         made = made if milestone.step is None else f"step{milestone.step}"
         name = f"s{milestone.stage}-{milestone.task}-{made}" if milestone.task else made
         whole = f"{milestone.arm}-seed{milestone.seed}-{name}" if len(self.scores) > 1 else name

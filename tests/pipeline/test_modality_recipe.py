@@ -177,7 +177,7 @@ def test_a_run_and_the_same_again(ray_cluster: None, tmp_path: Path, capsys: pyt
     run = tmp_path / "runs/small"
     report = {entry.name for entry in (run / "report").iterdir()}
     assert {"report.md", "outcomes.csv", "figures.csv", "distances.csv", "correlations.csv", "merges.png"} <= report
-    merged = AutoModel.from_pretrained((run / "checkpoints/regmean-0.9-seed0/model").resolve())
+    merged = AutoModel.from_pretrained((run / "checkpoints/regmean_0.9-seed0/model").resolve())
     assert isinstance(merged, models.modality_experts.ModalityExpertsModel)
     assert merged.config.sharing == "shared"
     assert ended(capsys, "report", "small", "--workspace", tmp_path).code == 0

@@ -14,6 +14,7 @@ from models.modality_experts.starts import new
 from models.modality_experts.tiny import digits_config, word_tokenizer
 from tasks.pairs.digits import DigitsCaptions, corpus
 from tasks.pairs.records import PairSet
+from trainers.learn import learn
 from trainers.modality.spec import HEADS_OF, ModalityLearning, ModalitySpec, Objective
 from trainers.spec import TrainSpec
 from trainers.stage import StageResult
@@ -53,7 +54,7 @@ def learning(objectives: Sequence[Objective] = ALL, sets: tuple[PairSet, ...] = 
 
 def run(start: Path, home: Path, name: str, what: ModalityLearning, on_log: Any = None) -> StageResult:
     """The stage called `name`: output in home / name, its checkpoints in home / "name-work"."""
-    return what.run(start, home / name, home / f"{name}-work", on_log)
+    return learn(what, start, home / name, home / f"{name}-work", on_log)
 
 
 def crash(start: Path, home: Path, name: str, what: ModalityLearning, at: int) -> None:

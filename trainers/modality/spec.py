@@ -5,19 +5,13 @@ for heads is `learning_rates: (("glob:heads.*", 3e-4),)`). Light to import: no t
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from foundation.errors import ConfigError
 from foundation.hints import unknown
 from tasks.pairs.records import Kind, PairSet
 from trainers.spec import TrainSpec
-
-if TYPE_CHECKING:
-    from trainers.stage import StageResult
 
 
 class Objective(StrEnum):
@@ -141,9 +135,3 @@ class ModalityLearning:
     def spec(self) -> TrainSpec:
         """How long, how fast, on how many workers."""
         return self.modality.train
-
-    def run(self, start: Path, output: Path, work: Path, on_log: Callable[[int, dict[str, float]], None] | None = None) -> "StageResult":
-        """Learn from the checkpoint `start` to the checkpoint `output`; see `trainers.modality.stage`. Every worker calls this."""
-        from trainers.modality.stage import train_modality_stage
-
-        return train_modality_stage(start, self, output, work, on_log)

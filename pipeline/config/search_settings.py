@@ -1,0 +1,75 @@
+"""The keys of a search: over which values, how they are chosen, and what a trial is judged by. Trials are asked validation questions only.
+
+search: {low: 0, high: 1, points: 11, goal: average, samples: 200}          # in a wise_ft experiment; `alpha: {search: {…}}` is the same
+search: {depth: 3, algorithm: optuna, trials: 30, goal: balanced, weight: 0.5}     # three alphas over the depth of the model
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from foundation.errors import ConfigError
+from pipeline.config.kinds import Count, Flag, Fraction, NotNegative, Positive, Settings
+from pipeline.search.spec import Algorithm, Axis, Goal, SearchSpec
+
+
+class AlphaSearch(Settings):
+    """The weight of the previous stage's model, searched after every stage. `depth` k > 1: k alphas spread over the model's layers.
+
+    `points` is what a grid takes of each range, `trials` how many points are tried otherwise.
+    """
+
+    low: Fraction = 0.0
+    high: Fraction = 1.0
+    values: list[Fraction] = []  # noqa: RUF012
+    depth: Count = 1
+    algorithm: Literal["grid", "random", "optuna"] = "grid"
+    points: Count = 11
+    trials: Count = 11
+    goal: Literal["average", "stream", "held_out", "new", "balanced"] = "average"
+    weight: Fraction = 0.5
+    samples: Count = 200
+    halving: Flag = False
+    workers: Count = 1
+    gpus: NotNegative = 0
+
+    @model_validator(mode="after")
+    def _honoured(self) -> "AlphaSearch":
+        try:
+            self.spec(seed=0)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def spec(self, seed: int) -> SearchSpec:
+        """What is tried and judged by what; ConfigError for what no search could honour."""
+        names = ("alpha",) if self.depth == 1 else tuple(f"alpha.{place}" for place in range(self.depth))
+        if self.values:
+            axes = tuple(Axis(name, values=tuple(self.values)) for name in names)
+        else:
+            axes = tuple(Axis(name, self.low, self.high) for name in names)
+        return SearchSpec(
+            "wise_ft",
+            axes,
+            algorithm=Algorithm(self.algorithm),
+            points=self.points,
+            trials=self.trials,
+            goal=Goal(self.goal),
+            weight=self.weight,
+            samples=self.samples,
+            halving=self.halving,
+            seed=seed,
+        )
+
+
+class RateSearch(Settings):
+    """Learning rates that a whole stream is trained with; the one whose last model answers most validation questions is kept."""
+
+    rates: Annotated[list[Positive], Field(min_length=2)]
+    samples: Count = 200
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "RateSearch":
+        if len(set(self.rates)) < len(self.rates):
+            raise ValueError(f"rates {self.rates} name one rate twice; name each once")
+        return self
