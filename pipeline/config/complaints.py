@@ -5,6 +5,7 @@ An unknown key is told apart by what it could have been: a mistyped key, a key o
 
 import re
 from collections.abc import Iterator, Mapping
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -146,8 +147,9 @@ def _places_of(model: type[BaseModel], group: str = "") -> list[tuple[str, str]]
 
 
 def _group(kind: Any) -> Any:
-    """The model that a key's type is, if it is one."""
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    """The model that a key's type is, if it is one; also where it may be left out."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return next((each for each in kinds if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 def _named_group(kind: Any) -> Any:

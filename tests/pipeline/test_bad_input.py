@@ -45,7 +45,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         ("  max_steps", "  max_stpes", "e.yaml:10: unknown key 'train.max_stpes'; did you mean 'max_steps'?"),
         ("alpha: 0.5", "learning_rate: 1e-4", "e.yaml:7: unknown key 'learning_rate'; it belongs under 'train'."),
         (TRAINED, "  alpha: 0.5\n", "e.yaml:10: unknown key 'train.alpha'; it belongs at the top level, not indented."),
-        ("alpha: 0.5", "samples: 3", "e.yaml:7: unknown key 'samples'; it belongs under 'train' or under 'evaluate'."),
+        ("alpha: 0.5", "samples: 3", "e.yaml:7: unknown key 'samples'; it belongs under 'train' or under 'evaluate' or under 'search'."),
         ("alpha: 0.5", "tower_steps: 3", "e.yaml:7: unknown key 'tower_steps'; it belongs under 'base.settings'."),
         ("alpha: 0.5", "learning_rtae: 1e-4", "e.yaml:7: unknown key 'learning_rtae'; did you mean 'learning_rate' under 'train'?"),
         ("recipe: wise_ft", "recipe: sequential", "e.yaml:7: unknown key 'alpha'; it is a key of recipe wise_ft, not of this one."),
