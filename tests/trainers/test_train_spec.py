@@ -80,7 +80,7 @@ def test_fewer_examples_than_a_batch_are_refused() -> None:
 
 
 def test_how_a_stage_is_saved_and_logged_is_execution() -> None:
-    execution = {"save_steps", "log_steps", "gradient_checkpointing"}
+    execution = {"save_steps", "log_steps", "gradient_checkpointing", "loaders"}
     assert {item.name for item in fields(TrainSpec)} - SPEC.identity.keys() == execution
 
 
