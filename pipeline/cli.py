@@ -21,6 +21,7 @@ from foundation.errors import ConfigError, Interrupted, MergelineError, Resource
 from pipeline.command.analyze_cli import app as analyze
 from pipeline.command.arguments import spread
 from pipeline.command.data import app as data
+from pipeline.command.search_cli import search
 
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What the system refuses for reasons that lie with the machine, not with this program."""
@@ -35,6 +36,7 @@ app = typer.Typer(
 
 app.add_typer(analyze, name="analyze")
 app.add_typer(data, name="data")
+app.command()(search)
 
 File = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs laid over the file, e.g. alpha=0.3.", show_default=False)]

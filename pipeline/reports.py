@@ -6,18 +6,24 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.report import write_report
-from pipeline.report.tables import print_tables
+from pipeline.report.search_figures import by_arm
+from pipeline.report.tables import print_grids, print_tables
 from pipeline.results import Row, all_scores, outcomes
+from pipeline.searches import searches
 from pipeline.store import Store
 
 
 def report_of(found: Sequence[Row], store: Store, directory: Path, title: str) -> list[Path]:
     """Write the report of a run into `directory`; its files, `report.md` last."""
+    from pipeline.report.search_write import write_search_report
+
     if has_families(found):
         from pipeline.report.modality_write import write_modality_report
 
         return write_modality_report(outcomes(found, store), directory, title, asked_notes(found, store))
-    return write_report(all_scores(found, store), directory, title)
+    made = searches(found, store)
+    chosen = write_search_report(made, directory / "search", f"{title}: what was searched") if made else []
+    return [*chosen, *write_report(all_scores(found, store), directory, title)]
 
 
 def print_report(found: Sequence[Row], store: Store, console: Console) -> None:
@@ -26,8 +32,14 @@ def print_report(found: Sequence[Row], store: Store, console: Console) -> None:
         from pipeline.report.modality_tables import print_modality
 
         print_modality(outcomes(found, store), console)
-    else:
-        print_tables(all_scores(found, store), console)
+        if lacking := unfinished(found, store):
+            console.print(f"\n{lacking}", highlight=False, soft_wrap=True)
+        return
+    if made := searches(found, store):
+        from pipeline.report.search_tables import picks_grid, seeds_grid
+
+        print_grids([seeds_grid(members) or picks_grid(members) for members in by_arm(made).values()], console)
+    print_tables(all_scores(found, store), console)
 
 
 def has_families(found: Sequence[Row]) -> bool:
@@ -37,9 +49,16 @@ def has_families(found: Sequence[Row]) -> bool:
 
 def asked_notes(found: Sequence[Row], store: Store) -> list[str]:
     """Which split the models were asked on, and how many records of each set."""
+    lacking = unfinished(found, store)
     record = next((record for row in found if (record := store.by_key(row.evaluation)) is not None), None)
     if record is None:
         return []
     details = record.content["details"]
     count = "all records" if details["samples"] is None else f"{details['samples']} records"
-    return [f"Every model was asked {count} of each set's {details['split']} split."]
+    return [f"Every model was asked {count} of each set's {details['split']} split.", *([lacking] if lacking else [])]
+
+
+def unfinished(found: Sequence[Row], store: Store) -> str:
+    """How many evaluations of a run are not there; empty where all are."""
+    lacking = sum(store.by_key(row.evaluation) is None for row in found)
+    return f"Unfinished: {lacking} of {len(found)} evaluations are not there; run the experiment again to go on." if lacking else ""

@@ -198,10 +198,17 @@ def analyze_answers(run: str, output: Path | None, workspace: Path = Path(), sam
     from pipeline.command.summary import run_directory
     from pipeline.report.answers import collect
     from pipeline.report.answers_files import write_answers
+    from pipeline.reports import has_families
+    from pipeline.results import read_rows
 
     if samples < 1:
         raise ConfigError(f"--samples is {samples}; show at least 1 of each task")
     directory = run_directory(run, workspace)
+    if has_families(read_rows(directory)):
+        raise InputError(
+            f"run {directory.name} asked sets of images with text, whose answers are no words; see {directory / 'report'} for its scores, "
+            "or name a run of tasks"
+        )
     place = output or directory / "report" / "answers"
     check_place(place.absolute(), "--output")
     found = collect(directory, samples)

@@ -14,7 +14,7 @@ from pipeline.config.inputs import check_place
 from pipeline.config.modality_merge_settings import ModalityMerging
 from pipeline.config.pair_settings import ModalityStream
 from pipeline.config.settings import Stream
-from pipeline.recipes.starts import check_start
+from pipeline.recipes import RECIPES
 from tasks.task import Split
 
 
@@ -52,7 +52,7 @@ def _data(config: Any) -> Iterator[str]:
 
 def _pairs(config: ModalityStream) -> Iterator[str]:
     """What the user's sets of images with text hold, and the heads of the model it starts from; InputError for what is not there."""
-    check_start(config)
+    list(RECIPES[config.recipe].make(config, None))  # type: ignore[attr-defined, arg-type]
     for name, data in config.data.items():
         made = data.make(name)
         held = {split.value: len(made.records(split)) for split, files in made.files.items() if files}

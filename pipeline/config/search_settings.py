@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from foundation.errors import ConfigError
-from pipeline.config.kinds import Count, Flag, Fraction, NotNegative, Positive, Settings
+from pipeline.config.kinds import Count, Flag, Fraction, NotNegative, Positive, Settings, WholeNumber
 from pipeline.search.spec import Algorithm, Axis, Goal, SearchSpec
 
 
@@ -60,6 +60,17 @@ class AlphaSearch(Settings):
             halving=self.halving,
             seed=seed,
         )
+
+
+class AdaptiveAlpha(Settings):
+    """alpha from the weights alone, by the rule `isotropic` or `along_past`; `first` at the first stage, which has no past to go by.
+
+    `blocks` > 0: an alpha for each of so many blocks of layers.
+    """
+
+    rule: Literal["isotropic", "along_past"] = "isotropic"
+    blocks: WholeNumber = 0
+    first: Fraction = 0.5
 
 
 class RateSearch(Settings):

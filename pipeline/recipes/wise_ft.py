@@ -7,7 +7,8 @@ Sequential WiSE-FT (Wortsman et al. 2022, "Robust fine-tuning of zero-shot model
     merged_i = alpha * merged_{i-1} + (1 - alpha) * tuned_i
 
 `alpha` is the weight of the previous stage's model. (The paper's alpha is the fine-tuned model's weight.) With `search` it is chosen after
-every stage, on validation questions of the tasks learned so far and the held-out ones; what is learned later is not asked.
+every stage, on validation questions of the tasks learned so far and the held-out ones; what is learned later is not asked. With `adaptive`
+it follows from the weights alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,12 +19,12 @@ from pydantic import model_validator
 
 from mergers.methods.linear import WiseFT as WiseFTMerger
 from pipeline.config.kinds import Fraction
-from pipeline.config.search_settings import AlphaSearch
+from pipeline.config.search_settings import AdaptiveAlpha, AlphaSearch
 from pipeline.config.settings import MergeWork, Stream
 from pipeline.recipes.base import FILES, ask, learn, starting_model, validation_suite, within
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.step import Step
-from pipeline.steps import Merge, MergePicked, Search
+from pipeline.steps import Merge, MergeAdaptive, MergePicked, Search
 
 
 class WiseFT(Stream):
@@ -31,17 +32,25 @@ class WiseFT(Stream):
 
     alpha: Fraction = 0.5
     search: AlphaSearch | None = None
+    adaptive: AdaptiveAlpha | None = None
     merge: MergeWork = MergeWork()
 
     @model_validator(mode="before")
     @classmethod
     def _searched_alpha(cls, value: Any) -> Any:
         alpha = value.get("alpha") if isinstance(value, dict) else None
-        if not (isinstance(alpha, dict) and list(alpha) == ["search"]):
+        if not isinstance(alpha, dict) or list(alpha) not in (["search"], ["adaptive"]):
             return value
-        if value.get("search") is not None:
-            raise ValueError("alpha is searched twice, by alpha: {search: …} and by search; keep one of the two")
-        return {**{key: each for key, each in value.items() if key != "alpha"}, "search": alpha["search"]}
+        ((way, settings),) = alpha.items()
+        if value.get(way) is not None:
+            raise ValueError(f"alpha is told twice, by alpha: {{{way}: …}} and by {way}; keep one of the two")
+        return {**{key: each for key, each in value.items() if key != "alpha"}, way: settings}
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "WiseFT":
+        if self.search is not None and self.adaptive is not None:
+            raise ValueError("search and adaptive both choose alpha; keep one of the two")
+        return self
 
     @model_validator(mode="after")
     def _mergeable(self) -> "WiseFT":
@@ -58,18 +67,36 @@ def wise_ft(c: WiseFT, store: Path) -> Iterator[Milestone]:
     models = [starting_model(c.base, c.seed, store)]
     suite = c.suite(store / FILES)
     yield Milestone(ask(models[0], c, suite), 0, Role.BASE, seed=c.seed)
-    weights = f"{c.alpha:g} x previous + {1 - c.alpha:g} x tuned" if c.search is None else "alpha searched on validation"
+    weights = alpha_words(c)
     for stage, task in enumerate(c.tasks, start=1):
         tuned = learn(c, models, store)
         yield from within(tuned, c, stage, suite)
         yield Milestone(ask(tuned, c, suite), stage, Role.BEFORE, task, seed=c.seed, weights=weights)
         sources = {"previous": models[-1], "tuned": tuned}
         search = searched(c, sources, stage, store) if c.search else None
-        if search is None:
-            models.append(Merge(WiseFTMerger(c.alpha), sources, actors=c.merge.actors))
-        else:
-            models.append(MergePicked(search, search.spec, sources, actors=c.merge.actors))
+        models.append(merged(c, sources, models[0], stage, search))
         yield Milestone(ask(models[-1], c, suite), stage, Role.AFTER, task, seed=c.seed, weights=weights, search=search)
+
+
+def merged(c: WiseFT, sources: Mapping[str, Step], base: Step, stage: int, search: Search | None) -> Step:
+    """The merge of a stage: with the alpha that is given, that a search picks, or that follows from the weights."""
+    actors = c.merge.actors
+    if search is not None:
+        return MergePicked(search, search.spec, sources, actors=actors)
+    if c.adaptive is None:
+        return Merge(WiseFTMerger(c.alpha), sources, actors=actors)
+    if stage == 1:
+        return Merge(WiseFTMerger(c.adaptive.first), sources, actors=actors)
+    return MergeAdaptive(sources, base, c.adaptive.rule, stage - 1, c.adaptive.blocks, actors=actors)
+
+
+def alpha_words(c: WiseFT) -> str:
+    """What the two models count for, in words."""
+    if c.search is not None:
+        return "alpha searched on validation"
+    if c.adaptive is not None:
+        return f"alpha from the weights ({c.adaptive.rule.replace('_', ' ')})"
+    return f"{c.alpha:g} x previous + {1 - c.alpha:g} x tuned"
 
 
 def searched(c: WiseFT, sources: Mapping[str, Step], stage: int, store: Path) -> Search:

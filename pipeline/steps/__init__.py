@@ -7,7 +7,7 @@ from pipeline.steps.asking import Evaluate, EvaluatePairs, Evaluation
 from pipeline.steps.learning import FineTune, Fisher, Within
 from pipeline.steps.merging import Merge, Merging
 from pipeline.steps.modality import ExpertDistances, Gram, LearnPairs, MergeExperts, PairFisher, Reshaped, StartExperts
-from pipeline.steps.searching import Chosen, MergePicked, Search
+from pipeline.steps.searching import Chosen, MergeAdaptive, MergePicked, Search
 from pipeline.steps.weights import DIGESTS_FILE, Pretrain, Pretrained, pretrained
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Gram",
     "LearnPairs",
     "Merge",
+    "MergeAdaptive",
     "MergeExperts",
     "MergePicked",
     "Merging",

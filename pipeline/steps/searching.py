@@ -1,4 +1,4 @@
-"""Choosing on validation data: a merge's parameters among many trials, or one of several trained models."""
+"""Choosing: a merge's parameters among many trials or one of several models, on validation data; or alpha from the weights alone."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -64,8 +64,18 @@ class Search(Measurement):
         )
         best = pick(found)
         write_json_atomic(work.directory / TRIALS_FILE, {"trials": [asdict(trial) for trial in found], "pick": best.number})
-        told = {"goal": self.spec.goal.value, "samples": self.spec.samples, "split": self.suite.split.value, "new": self.new or "-"}
-        return Outcome(metrics={"trials": len(found), "value": best.value}, details={**told, "pick": dict(best.point)})
+        told = {
+            "goal": self.spec.goal.value,
+            "weight": self.spec.weight,
+            "method": self.spec.method,
+            "samples": self.spec.samples,
+            "split": self.suite.split.value,
+            "new": self.new or "",
+            "stream": [task.name for task in self.suite.stream],
+            "held_out": [task.name for task in self.suite.held_out],
+            "pick": dict(best.point),
+        }
+        return Outcome(metrics={"trials": len(found), "value": best.value}, details=told)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,6 +114,45 @@ class MergePicked(Merging):
         outcome = merge_step(merger, places, base, work.directory / "checkpoint", self.actors, work.progress)
         details = {"method": method_name(merger), "sources": roles, "picked": dict(point), **hyperparameters(merger)}
         return replace(outcome, details=details)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MergeAdaptive(Merging):
+    """WiSE-FT with an alpha that follows from the weights alone (`mergers/adaptive.py`): nothing is asked and nothing tried.
+
+    `past` is how many tasks the previous model has learned since `base`; `blocks` > 0 gives each block of layers an alpha of its own.
+    """
+
+    kind: ClassVar[str] = "merge_adaptive"
+    sources: Mapping[str, Step]
+    base: Step
+    rule: str
+    past: int
+    blocks: int = 0
+    actors: int = execution(2)
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        return {"num_cpus": 0 if self.actors else 1}
+
+    @property
+    def demand(self) -> dict[str, float]:
+        return {"CPU": 1}
+
+    def run(self, work: Work) -> Outcome:
+        from mergers import Source, read_checkpoint
+        from mergers.adaptive import Curvature, adaptive_alpha
+        from pipeline.graph.actors import merge_step
+
+        steps = {**self.sources, "base": self.base}
+        opened = {name: Source(name, read_checkpoint(work.checkpoint_of(step))) for name, step in steps.items()}
+        previous, tuned, base = (opened[name] for name in ("previous", "tuned", "base"))
+        found = adaptive_alpha(previous, tuned, base, curvature=Curvature(self.rule), past=self.past, blocks=self.blocks)
+        places = {name: (work.checkpoint_of(step), f"{step.key}, sha256:{work.digest_of(step)}") for name, step in self.sources.items()}
+        roles = dict(zip(self.sources, found.merger.roles(tuple(self.sources)), strict=True))
+        outcome = merge_step(found.merger, places, None, work.directory / "checkpoint", self.actors, work.progress)
+        told = {"rule": self.rule, "past": self.past, "alpha": found.whole.alpha, "sources": roles}
+        return replace(outcome, details={**told, "groups": {each.group: each.alpha for each in found.groups}})
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foundation.errors import InputError
+
 
 def start_experts(origin: str, config: Mapping[str, Any], source: Path, tokenizer_place: Path, copy: bool, seed: int, output: Path) -> int:
     """Write the model to `output`; returns how many weights it has."""
@@ -31,7 +33,15 @@ def start_experts(origin: str, config: Mapping[str, Any], source: Path, tokenize
 
 
 def read_tokenizer(directory: Path) -> Any:
-    """The fast tokenizer in a directory; nothing is fetched and no code of its own is run."""
-    from transformers import AutoTokenizer
+    """The fast tokenizer in a directory; nothing is fetched and no code of its own is run. InputError where there is none."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    from models.load import first_line
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare ones
+        raise InputError(f"{directory}: its tokenizer cannot be read: {first_line(error)}; give a BERT tokenizer") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.pad_token_id is None:
+        raise InputError(f"{directory}: holds {type(tokenizer).__name__}, no fast tokenizer with a padding token; give a BERT tokenizer")
+    return tokenizer

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from every_method import EXAMPLES, Example, random_model
+from every_method import EXAMPLES, SHAPES, Example, random_model
 from small_experts import grams, saved, seed_of, tensors_of
 from small_models import bits
 from test_every_method import Trial
@@ -120,9 +120,14 @@ def test_wide_blocks_give_the_bytes_of_narrow_ones(bench):
     generator = torch.Generator().manual_seed(0)
     size = mergers.engine.layout.BLOCK_ELEMENTS * 9 + 37
     models = {name: {"w": torch.randn(size, generator=generator).bfloat16()} for name in ("previous", "tuned")}
+    for value, tensors in enumerate(models.values()):
+        tensors["differs in its first element"] = torch.cat(
+            [torch.tensor([float(value)]), torch.ones(mergers.engine.layout.BLOCK_ELEMENTS)]
+        )
     models["tuned"]["w"][:1000] = models["previous"]["w"][:1000] = -0.0
     sources = [Source(name, read_checkpoint(bench.save(name, tensors))) for name, tensors in models.items()]
     live = LiveMerge(sources, threads=2)
+    assert live.kept() == ()
     for merger in (WiseFT(0.3), WiseFT(0.8), MERGERS["ema"](0.25), WeightedAverage()):
         execute(plan_merge(merger, sources, bench.root / "out", replace=True))
         assert all_of(live, merger, threads=2) == written(bench)
@@ -205,15 +210,23 @@ def test_a_file_that_has_changed_is_noticed(bench):
         live.merged(WiseFT())
 
 
-def test_one_result_is_held_at_a_time(bench):
+def test_one_result_is_held_at_a_time(bench, monkeypatch):
+    """When memory is taken for a result, the one before is gone, if the caller has let go of it."""
     _, _, sources = wise_ft(bench)
-    alive, most = weakref.WeakSet(), 0
-    for _, tensor in LiveMerge(sources).merged(WiseFT()):
+    made, alive = [], []
+
+    def empty(tensor, take=mergers.engine.making.empty):
         gc.collect()
-        alive.add(tensor)
-        most = max(most, len(alive))
+        alive.append(sum(each() is not None for each in made))
+        result = take(tensor)
+        made.append(weakref.ref(result))
+        return result
+
+    monkeypatch.setattr(mergers.engine.making, "empty", empty)
+    for _, tensor in LiveMerge(sources).merged(WiseFT()):
+        assert tensor is made[-1]()
         del tensor
-    assert most == 1
+    assert alive == [0] * len(SHAPES)
 
 
 def test_a_model_is_merged_into_in_place(bench, monkeypatch):

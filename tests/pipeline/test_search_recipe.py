@@ -6,8 +6,10 @@ import pytest
 from commands import changed
 
 from foundation.errors import ConfigError
+from mergers.methods.linear import WiseFT
 from pipeline.config.experiment import build, read_config
-from pipeline.steps import Chosen, Evaluate, FineTune, MergePicked, Search
+from pipeline.recipes.milestone import Role
+from pipeline.steps import Chosen, Evaluate, FineTune, Merge, MergeAdaptive, MergePicked, Search
 from tasks.task import Split
 
 
@@ -30,7 +32,7 @@ def searching(alpha: str) -> str:
         ("search: {point: 5}", r"unknown key 'search\.point'; did you mean 'points'"),
         ("search: {points: 0}", r"points"),
         ("search: {values: [0.1, 0.1]}", r"alpha names a value twice"),
-        ("alpha: {search: {points: 3}}\nsearch: {points: 5}", r"alpha is searched twice"),
+        ("alpha: {search: {points: 3}}\nsearch: {points: 5}", r"alpha is told twice"),
     ],
 )
 def test_a_search_that_could_not_be_honoured_is_refused(tmp_path: Path, alpha: str, said: str) -> None:
@@ -63,6 +65,17 @@ def test_depth_gives_an_alpha_per_part_of_the_model(tmp_path: Path) -> None:
     built = build(written(tmp_path, searching("search: {depth: 2, algorithm: random, trials: 4}")), [f"workspace={tmp_path}"])
     search = next(step for step in built.steps if isinstance(step, Search))
     assert [axis.name for axis in search.spec.axes] == ["alpha.0", "alpha.1"]
+
+
+def test_an_adaptive_alpha_starts_with_a_number(tmp_path: Path) -> None:
+    built = build(written(tmp_path, searching("alpha: {adaptive: {rule: along_past, first: 0.3}}")), [f"workspace={tmp_path}"])
+    first, second = (milestone.model for milestone in built.milestones if milestone.role is Role.AFTER)
+    assert isinstance(first, Merge)
+    assert first.merger == WiseFT(0.3)
+    assert isinstance(second, MergeAdaptive)
+    assert (second.rule, second.past, second.sources["previous"], second.base) == ("along_past", 1, first, built.milestones[0].model)
+    with pytest.raises(ConfigError, match="search and adaptive both choose alpha"):
+        read_config(written(tmp_path, searching("search: {points: 3}\nadaptive: {rule: isotropic}")))
 
 
 def test_a_searched_rate_trains_every_stream_and_keeps_the_best_by_validation(tmp_path: Path) -> None:
