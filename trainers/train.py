@@ -1,6 +1,6 @@
 """One stage of learning, start directory to checkpoint directory.
 
-Call `train_stage` on every worker with the same arguments: inside a Ray Train worker function, under torchrun, or alone in a notebook.
+Call `train_stage` on every worker with the same arguments: in Ray's workers, under torchrun, or alone in a notebook.
 Killed at any time and called again, it goes on from its last checkpoint and writes the same bytes. With several machines, `start`, `work`
 and `output` lie on storage they share. A stage may go on with another number of workers; its bytes are then no longer those of either.
 """

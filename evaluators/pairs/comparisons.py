@@ -11,9 +11,10 @@ import torch
 from evaluators.pairs.asker import Answered, Asker, Report
 from evaluators.pairs.suite import Asked
 from evaluators.scores import Sample, task_score
+from models.modality_experts.embeddings import IMAGE_TYPE, SECOND_IMAGE_TYPE
 from tasks.pairs.records import Compared
 
-IMAGE_TYPES = (1, 2)
+IMAGE_TYPES = (IMAGE_TYPE, SECOND_IMAGE_TYPE)
 """Rows of the token-type table for the first and the second image."""
 
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from models.modality_experts.config import ModalityExpertsConfig
 from models.modality_experts.layers import norm
 
-TEXT_TYPE, IMAGE_TYPE = 0, 1
+TEXT_TYPE, IMAGE_TYPE, SECOND_IMAGE_TYPE = 0, 1, 2
+"""Rows of the type table. The last is for the second of two images that are compared; a model that compares none need not have it."""
 
 
 class Embeddings(nn.Module):

@@ -97,8 +97,9 @@ class RelativePositions(nn.Module):
     def _index(self, text: int, image: bool) -> Tensor:
         key = (text, image, self.table.device)
         if key not in self._indices:
-            made = image_index(self.window) if not text else pair_index(text, self.window) if image else text_index(text, self.window)
-            self._indices[key] = made.to(self.table.device)
+            with torch.inference_mode(False):  # what is made in that mode cannot take part in learning afterwards
+                made = image_index(self.window) if not text else pair_index(text, self.window) if image else text_index(text, self.window)
+                self._indices[key] = made.to(self.table.device)
         return self._indices[key]
 
 

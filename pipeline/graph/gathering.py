@@ -24,7 +24,7 @@ def gather(
 
     `gpus` is what each actor takes. `progress(done, parts)` is called for every part, those found included. `scratch` needs room for as
     many statistics in float64 as there are parts, half of each; its files are removed when `output` is there. Raises what measuring
-    raises, and ResourceError where Ray loses an actor for good.
+    raises, and ResourceError where Ray loses an actor for good or the disk is full.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     identity = hashlib.sha256(measurement_text(measurement).encode()).hexdigest()

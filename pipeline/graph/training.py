@@ -39,18 +39,24 @@ def fit(work: Work, start: Path, learning: Learning | ModalityLearning, resource
 
 
 def _alone(settings: dict[str, Any], work: Work, resources: Resources) -> dict[str, Any]:
-    """The one worker is a Ray task, which Ray runs again where it was killed."""
+    """The one worker is a Ray task, started again where it died. Not by Ray, which would do so without end where memory is short."""
     import ray
 
-    options = {**_per_worker(resources, "num_cpus", "num_gpus"), "max_retries": resources.max_failures, "name": "a stage's worker"}
-    try:
-        return dict(ray.get(ray.remote(_train_on_worker).options(**options).remote(settings)))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, Exception) and not isinstance(error.cause, MemoryError):
-            raise error.cause from error
-        raise _gone(str(error)) from error
-    except ray.exceptions.RayError as error:
-        raise _gone(str(error)) from error
+    options = {**_per_worker(resources, "num_cpus", "num_gpus"), "max_retries": 0, "name": "a stage's worker"}
+    task = ray.remote(_train_on_worker).options(**options)
+    failures: list[Exception] = []
+    while len(failures) <= resources.max_failures:
+        try:
+            return dict(ray.get(task.remote(settings)))
+        except ray.exceptions.TaskCancelledError:
+            raise
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, Exception) and not isinstance(error.cause, MemoryError):
+                raise error.cause from error
+            failures.append(error)
+        except ray.exceptions.RayError as error:
+            failures.append(error)
+    raise _gone(str(failures[-1])) from failures[-1]
 
 
 def _together(settings: dict[str, Any], work: Work, resources: Resources) -> dict[str, Any]:
@@ -131,6 +137,7 @@ def _told(error: Exception) -> Exception:
 
 
 def _gone(words: str) -> ResourceError:
-    """That the workers died, and what is known of it."""
-    last = words.strip().splitlines()[-1]
-    return ResourceError(f"training workers failed more often than max_failures allows; the last one said: {last}")
+    """That the workers died, and what is known of it: the last line, or the one that tells of short memory, which advice follows."""
+    lines = words.strip().splitlines()
+    told = next((line for line in lines if "low on memory" in line), lines[-1])
+    return ResourceError(f"training workers failed more often than max_failures allows; the last one said: {told}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from foundation.files import file_name, write_atomic
 from pipeline.report.modality import (
+    RECALLS,
     UNMERGED,
     Outcome,
     Setting,
@@ -35,14 +36,16 @@ T95 = (12.7, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 READING = """\
 * *merge only*: the model as it comes out of the merge, without a step of training after it.{tuned}
-* *TR@k*: of the images, the share whose own text is among the k that the model finds nearest; *IR@k*: of the texts, the share whose own
-  image is. The *mean* is that of all six.
-* *unmerged*: the model with experts of its own for each modality. It has more weights than a merged one, and is what merging can at most
-  be hoped to keep; it is no strict bound. *seed only*: the shared model from which the experts started. *agnostic*: a shared model with as
-  many steps of learning as the experts had.
+{recalls}* *unmerged*: the model with experts of its own for each modality. It has more weights than a merged one, and is what merging can
+  at most be hoped to keep; it is no strict bound. *seed only*: the shared model from which the experts started. *agnostic*: a shared
+  model with as many steps of learning as the experts had.
 * ± is the standard error over seeds; a seed is another start and another order of the data. {interval}
 * Paired differences are taken within each seed, so what a seed makes easy or hard for both models drops out: compare two models by
   them, not by whether their ± overlap.
+"""
+RETRIEVED = """\
+* *TR@k*: of the images, the share whose own text is among the k that the model finds nearest; *IR@k*: of the texts, the share whose own
+  image is. The *mean* is that of all six.
 """
 CHOOSING = """\
 * Every setting that was tried is shown, none is marked as the best. The best of many settings on the samples it was chosen by looks
@@ -194,6 +197,7 @@ def words_of(settings: Sequence[Setting]) -> list[str]:
         noise = f"A difference between two merges below about {times:.1f} times the *noise* of the tables may well be chance."
     if tuned and count > 1:
         noise += " If the tuned merges lie no farther apart than that, their order means nothing."
-    reading = READING.format(tuned=f" *tuned*: the same model {tuned}." if tuned else "", interval=interval)
+    recalls = RETRIEVED if any(name.rpartition("/")[2] in RECALLS for name in names_of(settings)) else ""
+    reading = READING.format(tuned=f" *tuned*: the same model {tuned}." if tuned else "", recalls=recalls, interval=interval)
     distances = DISTANCES if metrics_of(settings) else ""
     return ["## How to read it\n", reading, "## What it does not say\n", CHOOSING.format(noise=noise) + distances]

@@ -125,3 +125,12 @@ def test_patches_as_pixels() -> None:
     made = patch_pixels(pixels, 8)
     assert made.shape == (2, 16, 192)
     assert torch.equal(made[1, 6].view(8, 8, 3), pixels[1, :, 8:16, 16:24].permute(1, 2, 0))
+
+
+def test_a_model_that_was_asked_can_learn() -> None:
+    """What a model keeps from being asked in inference mode (where tokens stand) is of use to gradients too."""
+    model, given = lively(), inputs()
+    with torch.inference_mode():
+        model.pair(**given)
+    model.pair(**given).sum().backward()
+    assert model.relative_positions.table.grad is not None

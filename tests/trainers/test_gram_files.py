@@ -9,7 +9,7 @@ import torch
 from gram_models import small_model
 from safetensors.torch import save_file
 
-from foundation.errors import InputError
+from foundation.errors import InputError, ResourceError
 from foundation.files import directory_manifest
 from mergers import Source, read_checkpoint
 from mergers.checkpoints.header import read_header
@@ -126,3 +126,15 @@ def test_a_part_knows_what_it_is_part_of(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="measure again"):
         read_sums(path)
     assert [each.name for each in tmp_path.iterdir()] == ["part"]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sums of a part, and the statistic itself."""
+    measurement = GramMeasurement(model, (DigitsCaptions(),), GramSpec(samples=2, parts=1))
+    sums = measurement.measure(0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000})())
+    with pytest.raises(ResourceError, match=r"no room to write the sums of part-00000 .* 1,000 are free"):
+        write_sums(tmp_path / "part-00000.safetensors", sums, "x")
+    with pytest.raises(ResourceError, match="no room to write the gram"):
+        write_statistics(tmp_path / "gram", measurement, sums)
+    assert list(tmp_path.iterdir()) == []

@@ -192,6 +192,14 @@ def test_fine_tuning_objectives() -> None:
     assert found == pytest.approx({name: float(value) for name, value in naive.items()}, **CLOSE)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_hard_negatives_of_what_is_no_number_are_rows_that_exist(value: float) -> None:
+    """So the step ends, and the loop says that its loss is no number, instead of an index that is out of range."""
+    draws = torch.tensor([0.0, 0.5, 0.9], dtype=torch.float64)
+    found = hard_negatives(torch.full((3, 3), value), torch.zeros(3, 3, dtype=torch.bool), torch.arange(3), draws)
+    assert bool(((found >= 0) & (found < 3)).all())
+
+
 def test_negatives_belong_to_the_showing() -> None:
     """Not to any global random number; and the same words are no negative."""
     model = model_of((Objective.ITC, Objective.ITM))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from modality_stages import ALL, learning, start_for
+from modality_stages import ALL, learning, run, start_for
 from safetensors.torch import load_file
 
 from foundation.files import directory_manifest
@@ -97,7 +97,7 @@ def test_two_workers_compute_what_one_does(home: Path, told: list[dict[str, Any]
     """
     alone: dict[int, dict[str, float]] = {}
     fields = {**STAGES[name], "parts": ("glob:*",), "micro_batch_size": micro}
-    learning(**fields).run(home / "start", home / f"{name}-alone", home / f"{name}-alone-work", lambda *entry: alone.setdefault(*entry))
+    run(home / "start", home, f"{name}-alone", learning(**fields), lambda *entry: alone.setdefault(*entry))
     for value, expected in alone[1].items():
         assert told[0][name]["logged"]["1"][value] == pytest.approx(expected, rel=1e-5), value
     start, one, two = (load_file(home / each / "model.safetensors") for each in ("start", f"{name}-alone", name))

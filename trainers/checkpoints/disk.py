@@ -52,5 +52,5 @@ def is_full(error: BaseException | None) -> bool:
 def _full(size: int, directory: Path, what: str, free: int) -> str:
     return (
         f"no room to write {what} to {directory}: it needs {size:,} bytes, {free:,} are free; make room and run again: "
-        "what was written before is intact, and training goes on from the last checkpoint"
+        "what was written before is intact, and the work goes on from there"
     )

@@ -1,6 +1,6 @@
 """The loop of a modality-expert transformer's stage: the shared loop, with the losses of its objectives."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.trainer_callback import TrainerCallback
 
-from trainers.base import BaseTrainer, StageArguments
+from trainers.base import BaseTrainer, Collate, StageArguments
 from trainers.data.order import StageOrder
 from trainers.modality.data.addresses import generator
 from trainers.modality.gathering import rank, workers
@@ -32,7 +32,7 @@ class ModalityTrainer(BaseTrainer):
         model: PreTrainedModel,
         args: StageArguments,
         order: StageOrder,
-        collate: Callable[[Sequence[int]], dict[str, Tensor]],
+        collate: Collate,
         modality: ModalitySpec,
         callbacks: list[TrainerCallback],
     ) -> None:
@@ -40,7 +40,7 @@ class ModalityTrainer(BaseTrainer):
         self.shares: dict[Objective, float] = {}
         self.losses: list[Tensor] = []
         # Whatever is trained may take no part: an expert that no objective uses, a head of another stage.
-        super().__init__(model, Learner(model, modality), args, order, Numbered(collate), callbacks, find_unused=True)
+        super().__init__(model, Learner(model, modality), args, order, collate, callbacks, find_unused=True)
         if workers() > 1:  # or all would drop the same layers of their first samples, of their second, ...
             torch.manual_seed(int(generator(f"worker/{args.seed}/{rank()}").integers(2**63)))
 
@@ -88,14 +88,3 @@ def cut(batches: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[d
         for batch in made:
             batch |= {name: batch[name][:, : int(longest)] for name in names if name in batch}
     return made
-
-
-class Numbered:
-    """Batches with the numbers of their showings [B] under "showings": what is drawn for a showing later belongs to its number."""
-
-    def __init__(self, collate: Callable[[Sequence[int]], dict[str, Tensor]]) -> None:
-        self.collate = collate
-
-    def __call__(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """The batch of these showings."""
-        return {**self.collate(numbers), "showings": torch.tensor(numbers)}

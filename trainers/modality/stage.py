@@ -14,6 +14,7 @@ from transformers import set_seed
 
 from foundation.errors import ConfigError, InputError
 from models.modality_experts.config import ModalityExpertsConfig
+from models.modality_experts.embeddings import SECOND_IMAGE_TYPE
 from models.modality_experts.processor import load_processor
 from models.modality_experts.saving import load, load_config
 from tasks.pairs.records import Kind
@@ -25,7 +26,6 @@ from trainers.modality.data.addresses import ShowingOrder
 from trainers.modality.data.collate import PairCollator
 from trainers.modality.data.examples import PairExamples, pair_examples
 from trainers.modality.loop import ModalityTrainer
-from trainers.modality.objectives.nlvr2 import SECOND_IMAGE
 from trainers.modality.objectives.table import COMPARES
 from trainers.modality.spec import ModalityLearning, Objective
 from trainers.spec import Batches, Grouping, Sharding, TrainSpec, check_workers, plan_batches
@@ -137,7 +137,7 @@ def check_heads(config: ModalityExpertsConfig, learning: ModalityLearning, start
             f"start from a model with heads {', '.join(learning.modality.heads)}"
         )
     compares = any(name is Objective.NLVR2 for name, _ in learning.modality.objectives)
-    if compares and config.token_types <= SECOND_IMAGE:
+    if compares and config.token_types <= SECOND_IMAGE_TYPE:
         raise InputError(f"{start}: nlvr2 shows two images, but the model has {config.token_types} token types; start from one with 3")
 
 

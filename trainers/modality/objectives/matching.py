@@ -28,7 +28,8 @@ def hard_negatives(similarities: Tensor, alike: Tensor, own: Tensor, draws: Tens
     ends = similarities.double().masked_fill(excluded, -torch.inf).softmax(dim=1).cumsum(dim=1)
     last = ends[:, -1:]
     wanted = torch.minimum(draws[:, None] * last, torch.nextafter(last, torch.zeros_like(last)))
-    return torch.searchsorted(ends, wanted, right=True)[:, 0]
+    found = torch.searchsorted(ends, wanted, right=True)[:, 0]
+    return found.clamp(max=similarities.shape[1] - 1)  # beyond the last only where similarities are no numbers; the loss is none either
 
 
 def matching(logits: Tensor) -> Tensor:

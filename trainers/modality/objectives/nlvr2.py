@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.modality_experts.embeddings import SECOND_IMAGE_TYPE
 from trainers.modality.objectives.passes import Passes
-
-SECOND_IMAGE = 2
-"""The row of the type table."""
 
 
 def nlvr2(passes: Passes) -> Tensor:
     """True (1) or false (0)."""
     model = passes.model
     first = model.pool(passes.pair)
-    second = model.pool(passes.with_texts(passes.batch["other_pixels"], SECOND_IMAGE))
+    second = model.pool(passes.with_texts(passes.batch["other_pixels"], SECOND_IMAGE_TYPE))
     return functional.cross_entropy(model.heads["nlvr2"](torch.cat((first, second), dim=1)).float(), passes.batch["labels"])

@@ -23,6 +23,7 @@ from torch import Tensor
 from foundation.errors import InputError
 from foundation.files import directory_manifest, file_sha256, manifest_digest, publish_directory, write_json_atomic
 from tasks.pairs.records import PairSet
+from trainers.checkpoints.disk import room_for
 from trainers.checkpoints.output import weight_files
 from trainers.fisher.statistics import shapes
 from trainers.modality.statistics.sums import Sums
@@ -103,7 +104,7 @@ def model_digest(checkpoint: Path) -> str:
 def write_statistics(directory: Path, measurement: Measurement, sums: Sums) -> About:
     """Make `directory` from the total of all parts, replacing what was there; uses `sums` up.
 
-    InputError where a value is not finite, or does not belong to a weight of the checkpoint.
+    InputError where a value is not finite, or does not belong to a weight of the checkpoint, ResourceError where there is no room.
     """
     about = about_of(measurement, sums)
     values = dict(sorted(measurement.finish(sums).items()))
@@ -112,7 +113,8 @@ def write_statistics(directory: Path, measurement: Measurement, sums: Sums) -> A
     temporary.mkdir(parents=True)
     try:
         tensors = temporary / f"{about.statistic}.safetensors"
-        save_file(values, tensors)
+        with room_for(sum(value.nbytes for value in values.values()), directory.parent, f"the {about.statistic}"):
+            save_file(values, tensors)
         written = asdict(about) | {"sha256": file_sha256(tensors)}
         write_json_atomic(temporary / f"{about.statistic}.json", written)
         publish_directory(temporary, directory)

@@ -6,6 +6,9 @@ and Raffel 2022, arXiv 2111.09832, section 3.1): not the square of a batch's mea
 answer is, for RETRIEVAL, which of the texts of a group belongs to an image, and which image to a text (softmax of the contrastive head's
 similarities in the pure path): two answers a record, with its first caption. For MLM it is all hidden tokens of a text, seen with its
 image: log p is their sum. The model answers (`Labels.MODEL`), or the data does (the "empirical Fisher").
+
+A weight that no answer runs through (a vision-language expert's in retrieval) has no Fisher and is left out, not measured as 0: so a merge
+that would have to weigh it says that it cannot.
 """
 
 from collections.abc import Iterator, Sequence
@@ -60,7 +63,8 @@ class FisherMeasurement:
         """The sums of squared gradients of one part: a pure function of the measurement and the part's number.
 
         Runs in float32 and evaluation mode on one thread, on a GPU where there is one; squares are added up in float64. Raises InputError
-        for a checkpoint or records that cannot be read or do not suffice, ConfigError for patterns that fit no weight.
+        for a checkpoint or records that cannot be read or do not suffice, ConfigError for patterns that fit no weight, or none that the
+        objective runs through.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         groups = list(self.groups(part))
@@ -71,13 +75,18 @@ class FisherMeasurement:
             self.check_heads(model)
             weights = chosen(model, self.spec.weights)
             asking = Asking(model, load_processor(self.checkpoint), self.spec, device)
-            sums = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
+            sums: dict[str, Tensor] = {}
             count = 0
             for group in groups:
                 answers = asking.retrieval(group) if self.spec.objective is Objective.RETRIEVAL else asking.words(group)
                 for place, likelihood in enumerate(answers):
                     add_squares(sums, weights, likelihood, again=place + 1 < len(answers))
                 count += len(answers)
+        if not sums:
+            raise ConfigError(
+                f"fisher: {self.spec.objective} runs through none of the {len(weights)} weights called {', '.join(self.spec.weights)}, "
+                f"e.g. {next(iter(weights))!r}; name others, or measure another objective"
+            )
         values = {name: value.cpu() for name, value in sums.items()}
         return Sums(values, dict.fromkeys(values, count), sum(map(len, groups)))
 
@@ -176,10 +185,12 @@ def chosen(model: ModalityExpertsModel, patterns: Sequence[str]) -> dict[str, Te
 
 
 def add_squares(sums: dict[str, Tensor], weights: dict[str, Tensor], likelihood: Tensor, again: bool) -> None:
-    """Add the squares of one answer's gradients to `sums`, 0 for weights it does not need; `again` if more is asked of the same pass."""
+    """Add the squares of one answer's gradients to `sums`, of the weights it runs through; `again` if more is asked of the same pass."""
     if not likelihood.requires_grad:
         return
     gradients = torch.autograd.grad(likelihood, list(weights.values()), retain_graph=again, allow_unused=True)
     for name, gradient in zip(weights, gradients, strict=True):
         if gradient is not None:
+            if name not in sums:
+                sums[name] = torch.zeros_like(gradient, dtype=torch.float64)
             sums[name].addcmul_(gradient.double(), gradient.double())

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from foundation.errors import InputError
 from foundation.files import fsync_path
+from trainers.checkpoints.disk import room_for
 
 
 @dataclass
@@ -47,11 +48,17 @@ def add_parts(parts: Iterable[Sums]) -> Sums:
 
 
 def write_sums(path: Path, sums: Sums, measurement: str) -> None:
-    """Write one part's sums; the file appears whole or not at all. `measurement` identifies what they are part of."""
+    """Write one part's sums; the file appears whole or not at all. `measurement` identifies what they are part of.
+
+    ResourceError where there is no room for them.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     about = {"measurement": measurement, "counts": sums.counts, "samples": sums.samples}
-    save_file({name: value.contiguous() for name, value in sums.values.items()}, temporary, {"about": json.dumps(about, sort_keys=True)})
-    fsync_path(temporary)
+    values = {name: value.contiguous() for name, value in sums.values.items()}
+    size = sum(value.nbytes for value in values.values())
+    with room_for(size, path.parent, f"the sums of {path.stem}", lambda: temporary.unlink(missing_ok=True)):
+        save_file(values, temporary, {"about": json.dumps(about, sort_keys=True)})
+        fsync_path(temporary)
     os.replace(temporary, path)
     fsync_path(path.parent)
 

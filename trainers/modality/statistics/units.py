@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from foundation.errors import ConfigError, InputError
+from models.modality_experts.embeddings import IMAGE_TYPE, SECOND_IMAGE_TYPE
 from tasks.pairs.records import Captioned, Compared, Labelled, PairSet, Picture, Questioned, Record
 from tasks.task import Split
 from trainers.modality.statistics.spec import Passage
-
-SECOND_IMAGE = 2
-"""The image type of the second of two compared images."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class Unit:
     record: int
     text: str = ""
     image: Picture | None = None
-    image_type: int = 1
+    image_type: int = IMAGE_TYPE
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,11 @@ def contents(record: Record) -> tuple[tuple[str, ...], tuple[tuple[Picture, int]
     """A record's texts, and its images with their types."""
     match record:
         case Captioned():
-            return record.captions, ((record.image, 1),)
+            return record.captions, ((record.image, IMAGE_TYPE),)
         case Questioned():
-            return (record.question,), ((record.image, 1),)
+            return (record.question,), ((record.image, IMAGE_TYPE),)
         case Compared():
             first, second = record.images
-            return (record.sentence,), ((first, 1), (second, SECOND_IMAGE))
+            return (record.sentence,), ((first, IMAGE_TYPE), (second, SECOND_IMAGE_TYPE))
         case Labelled():
-            return (), ((record.image, 1),)
+            return (), ((record.image, IMAGE_TYPE),)
