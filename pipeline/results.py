@@ -45,6 +45,7 @@ class Row:
     family: str = ""
     value: float | None = None
     measured: str = ""  # step key
+    search: str = ""  # step key
 
 
 def rows(milestones: Sequence[Milestone], recipe: str) -> list[Row]:
@@ -67,6 +68,7 @@ def rows(milestones: Sequence[Milestone], recipe: str) -> list[Row]:
             family=milestone.family,
             value=milestone.value,
             measured=milestone.measured.key if milestone.measured else "",
+            search=milestone.search.key if milestone.search else "",
         )
         for milestone in milestones
     ]

@@ -70,7 +70,7 @@ def _run_steps(
     tracker.start()
     try:
         titles = step_titles(built.milestones)
-        with connected(address, cpus), _signals() as check, Display(console, titles, len(steps), store) as display:
+        with connected(address, cpus), stopping() as check, Display(console, titles, len(steps), store) as display:
 
             def on_done(step: Step) -> None:
                 tracker.done(step)
@@ -124,7 +124,7 @@ def _alone(run_directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], None]]:
+def stopping() -> Iterator[Callable[[], None]]:
     """Gives a check that raises `Interrupted` once Ctrl-C or SIGTERM has come; a second signal acts as it did before.
 
     The handler itself only takes note: an exception out of it could strike inside Ray's own code.

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 BICUBIC = 3
+WORDS = ("tokenizer.json", "vocab.txt")
+"""The files that a tokenizer's words lie in: without one, transformers makes a tokenizer that knows none and says nothing."""
 OF_THE_LOADING = ("is_local", "local_files_only", "name_or_path")
 """What a tokenizer remembers of where it was read from, and would write into its config."""
 
@@ -78,6 +80,8 @@ def load_processor(directory: str | Path) -> PairProcessor:
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     refuse_own_code(directory)
+    if not any(Path(directory, name).is_file() for name in WORDS):
+        raise InputError(f"{directory}: has none of {', '.join(WORDS)}, so its words are not known; copy the checkpoint with its tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         return PairProcessor(tokenizer, ViTImageProcessorPil.from_pretrained(directory))

@@ -42,7 +42,7 @@ def load_config(directory: str | Path) -> ModalityExpertsConfig:
     refuse_own_code(directory)
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{directory}: its config.json cannot be read: {first_line(error)}") from error
     if not isinstance(config, ModalityExpertsConfig):
         raise InputError(f"{directory}: holds a model of type {config.model_type!r}, not a modality-expert transformer; name one")

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor
 
 from foundation.errors import ConfigError, InputError
-from models.load import first_line
 from models.modality_experts.config import ModalityExpertsConfig
 from models.modality_experts.filling import PART, adopt
 from models.modality_experts.model import ModalityExpertsModel
@@ -94,9 +94,9 @@ def read_lightning(ckpt: str | Path) -> dict[str, Tensor]:
     """The tensors of a `.ckpt`, on the CPU: its `state_dict`, or the file itself where it is one. Nothing in it is run."""
     try:
         held: Any = torch.load(ckpt, map_location="cpu", weights_only=True)
-    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, struct.error) as error:
         raise InputError(
-            f"{ckpt}: cannot be read as weights and plain values alone: {first_line(error)}; "
+            f"{ckpt}: cannot be read as weights and plain values alone ({type(error).__name__}); "
             "code in a pickle is never run here, so save its state_dict by itself where you trust it"
         ) from error
     state = held.get("state_dict", held) if isinstance(held, dict) else held

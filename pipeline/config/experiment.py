@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import create_model
 
-from foundation.errors import ConfigError
+from foundation.errors import ConfigError, InputError
 from foundation.files import file_name
 from foundation.hints import unknown
 from pipeline.config.bases import KnownBase, check_bases
@@ -135,7 +135,7 @@ def _telling(path: Path, overrides: Sequence[str], milestones: Sequence[Mileston
             _, config = read_config(path, [*others, *silent])
             if _identity(_milestones(config)) == _identity(milestones):
                 kept = others
-        except ConfigError:
+        except (ConfigError, InputError):
             continue  # without it there is no experiment, so it tells
     return kept
 

@@ -6,19 +6,21 @@ merges:
   - {method: regmean, off_diagonal: [0, 0.9, 1]}
   - {method: ties, density: 0.2}
 
-A list is one merge for each of its values; `title` names a single one. `interpolation`, `arithmetic`, `sequential_arithmetic` and `regmean`
-are the paper's ways (`mergers/experts.py`); any other method of the merge table goes by its own name and takes its own hyperparameters.
+A list is one merge for each of its values (`weights`, a list in itself, takes a list of lists for that); `title` names a single one.
+`interpolation`, `arithmetic`, `sequential_arithmetic` and `regmean` are the paper's ways (`mergers/experts.py`); any other method of the
+merge table goes by its own name and takes its own hyperparameters.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from foundation.errors import ConfigError
+from foundation.files import file_name
 from foundation.hints import unknown
-from mergers.experts import METHODS, expert_merger, needs_base, needs_statistic
+from mergers.experts import EXPERTS, LANGUAGE, METHODS, VISION, expert_merger, needs_base, needs_statistic
 from mergers.table import ROWS
 from pipeline.config.kinds import Count, Flag, NotNegative, Settings, WholeNumber
 from pipeline.config.pair_settings import ModalityPretraining, PairStage
@@ -29,6 +31,13 @@ from trainers.modality.statistics.spec import FisherSpec, GramSpec, Passage, Pro
 Reference = Literal["unmerged", "seed", "agnostic"]
 REFERENCES: tuple[Reference, ...] = ("unmerged", "seed", "agnostic")
 UsedBy = Literal["retrieval", "vqa", "nlvr2", "all"]
+SEED_ARM = "seed only"
+"""What the reference `seed` is shown as."""
+SEQUENCES = ("weights",)
+"""Parameters whose value is a list of numbers, one for each expert."""
+ON_THE_WAY = ", step "
+"""What stands in the name of an arm that was merged at a milestone."""
+MAX_TITLE = 80
 
 
 @dataclass(frozen=True)
@@ -106,19 +115,20 @@ class ModalityMerging(ModalityPretraining):
     merge: MergeWork = MergeWork()
     fine_tuned: list[str] | None = None
 
-    @field_validator("merges")
-    @classmethod
-    def _made(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        names = []
-        for index, each in enumerate(value):
+    @model_validator(mode="after")
+    def _made(self) -> "ModalityMerging":
+        for index, each in enumerate(self.merges):
             try:
-                names += [chosen.name for chosen in spread_out(each)]
+                list(spread_out(each, self.experts))
             except ConfigError as error:
                 raise ValueError(f"merges[{index}]: {error}") from error
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"merges: {twice!r} is there twice; name each merge once")
-        return value
+        held: dict[str, str] = {}
+        for name in self.arms:
+            other = held.setdefault(file_name(name).lower(), name)
+            if other is not name:
+                same = "is there twice" if other == name else f"and {other!r} would be one directory"
+                raise ValueError(f"merges: {name!r} {same}; name each merge once, by a title of its own")
+        return self
 
     @model_validator(mode="after")
     def _based(self) -> "ModalityMerging":
@@ -127,40 +137,90 @@ class ModalityMerging(ModalityPretraining):
             raise ValueError(
                 f"merges: {based.method} measures the experts from their seed; add seed_pretrain, or start from its checkpoint"
             )
-        known = [{"seed": "seed only"}.get(name, name) for name in self.references] + [chosen.name for chosen in self.choices_made()]
-        for name in self.fine_tuned or ():
-            if name not in known:
-                raise ValueError(f"fine_tuned: {unknown('arm', name, known)}")
         return self
+
+    @model_validator(mode="after")
+    def _named_once(self) -> "ModalityMerging":
+        for key, names in (("references", list[str](self.references)), ("fine_tuned", self.fine_tuned or [])):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{key}: {twice!r} is there twice; name it once")
+        for name in self.fine_tuned or ():
+            if name not in self.arms:
+                raise ValueError(f"fine_tuned: {unknown('arm', name, self.arms)}")
+        if self.fine_tuned and self.fine_tune is None:
+            raise ValueError(f"fine_tuned names {self.fine_tuned[0]!r}, but no stage says how; add fine_tune, or leave fine_tuned out")
+        return self
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The experts that are merged."""
+        return (VISION, LANGUAGE) if self.used_by == "retrieval" else EXPERTS
+
+    @property
+    def arms(self) -> list[str]:
+        """The names of all models that are asked, those on the way aside."""
+        named = [SEED_ARM if name == "seed" else name for name in dict.fromkeys(self.references)]
+        return [*named, *(chosen.name for chosen in self.choices_made())]
 
     def choices_made(self) -> Iterator[Chosen]:
         """Every merge of the list, a list of values taken apart."""
         for each in self.merges:
-            yield from spread_out(each)
+            yield from spread_out(each, self.experts)
 
     def tunes(self, arm: str) -> bool:
         """Whether the arm's model is fine-tuned; those on the way are not."""
-        return (", step " not in arm) if self.fine_tuned is None else arm in self.fine_tuned
+        return (ON_THE_WAY not in arm) if self.fine_tuned is None else arm in self.fine_tuned
 
 
-def spread_out(merge: Mapping[str, Any]) -> Iterator[Chosen]:
+def spread_out(merge: Mapping[str, Any], experts: Sequence[str] = EXPERTS) -> Iterator[Chosen]:
     """The merges that one entry of the list stands for; ConfigError for a method or parameter that is not there."""
     method = merge.get("method")
     known = [*METHODS, *(name for name in ROWS if name not in METHODS)]
     if not isinstance(method, str) or method not in known:
-        raise ConfigError(unknown("method", str(method), known))
+        raise ConfigError(unknown("method", str(method), known) if "method" in merge else "has no method; add one, e.g. method: ties")
     parameters = {name: value for name, value in merge.items() if name not in ("method", "title")}
-    lists = [name for name, value in parameters.items() if isinstance(value, list)]
+    lists = [name for name, value in parameters.items() if _varies(method, name, value)]
     title = merge.get("title")
-    if title is not None and (lists or not isinstance(title, str) or not title.strip()):
-        raise ConfigError(f"{method}: title is {title!r}; it is the name of one merge, so give a text, and no list of values beside it")
+    if title is not None:
+        _check_title(method, title, lists)
     if len(lists) > 1:
         raise ConfigError(f"{method} has lists for {' and '.join(lists)}; vary one parameter in an entry, and write another entry for more")
     varied = lists[0] if lists else next(iter(parameters), None)
     for value in parameters[lists[0]] if lists else [parameters.get(varied) if varied else None]:
         given = {**parameters, varied: value} if varied else {}
-        expert_merger(method, given)  # refuses what it cannot take
-        number = float(value) if isinstance(value, int | float) else None
+        expert_merger(method, given, experts)  # refuses what it cannot take
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        own = number is None and varied  # a value that is no number stands with its parameter's name
         told = "" if number is None else f" {number:g}"
-        more = "".join(f" {name} {each}" for name, each in given.items() if name != varied)
+        more = "".join(f" {name} {_told(each)}" for name, each in given.items() if own or name != varied)
         yield Chosen(title or f"{method.replace('_', ' ')}{told}{more}", method, given, number)
+
+
+def _varies(method: str, name: str, value: Any) -> bool:
+    """Whether a value is a list of values, a merge for each; ConfigError where neither it nor its values are what a parameter can be."""
+    if isinstance(value, list) and not value:
+        raise ConfigError(f"{method}: {name} is an empty list; give a value, or several")
+    nested = isinstance(value, list) and isinstance(value[0], list)
+    several = isinstance(value, list) and (name not in SEQUENCES or nested)
+    for each in value if several else [value]:
+        if name in SEQUENCES and not isinstance(each, list):
+            raise ConfigError(f"{method}: {name} is {each!r}; give a list with a number for each expert, e.g. [0.5, 0.5]")
+        if isinstance(each, dict) or (isinstance(each, list) and name not in SEQUENCES):
+            raise ConfigError(f"{method}: {name} is {each!r}; give one value, or a list of them")
+    return several
+
+
+def _told(value: Any) -> str:
+    return " ".join(f"{each}" for each in value) if isinstance(value, list) else f"{value}"
+
+
+def _check_title(method: str, title: Any, lists: Sequence[str]) -> None:
+    """ConfigError for a title that cannot name one merge in tables and directories."""
+    if lists or not isinstance(title, str) or not title.strip():
+        raise ConfigError(f"{method}: title is {title!r}; it is the name of one merge, so give a text, and no list of values beside it")
+    if not title.isprintable() or len(title) > MAX_TITLE or ON_THE_WAY in title:
+        raise ConfigError(
+            f"{method}: title is {title[:MAX_TITLE]!r}; give one line of up to {MAX_TITLE} characters, without {ON_THE_WAY.strip()!r}, "
+            "which names the merges at milestones"
+        )

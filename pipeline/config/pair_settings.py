@@ -3,7 +3,6 @@
 Sets of images with text are named: those that are made here (`digits_captions`, …), and Arrow files of the user's under `data`.
 """
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from evaluators.pairs.suite import Asked, PairSuite
 from foundation.errors import ConfigError
 from foundation.hints import unknown
+from models.parts import parse_selection
 from pipeline.config.arrow_settings import ArrowData
 from pipeline.config.kinds import Count, Flag, NotNegative, Positive, Seed, Settings, WholeNumber
 from pipeline.config.model_settings import ModelStart
@@ -19,9 +19,24 @@ from tasks.pairs.records import Kind, PairSet
 from tasks.pairs.registry import PAIR_SETS, get_pair_set
 from tasks.task import Split
 from trainers.modality.spec import HEADS_OF, Augmentation, Masking, ModalityLearning, ModalitySpec, Objective
+from trainers.spec import check_workers
 
 EVERYTHING = ["glob:*"]
 Probability = Annotated[float, Field(gt=0, lt=1, strict=True)]
+
+
+COMPARING = (Objective.ITC, Objective.ITM, Objective.RETRIEVAL)
+"""The objectives that compare the pairs of a micro batch with one another."""
+HEAD_OF: dict[Kind, Objective] = {
+    Kind.CAPTIONS: Objective.RETRIEVAL,
+    Kind.QUESTIONS: Objective.VQA,
+    Kind.COMPARISONS: Objective.NLVR2,
+    Kind.LABELS: Objective.CLASSIFICATION,
+}
+"""The plainest objective that gives a model the head by which a kind of set is asked."""
+
+
+STAGES = ("images_first", "seed_pretrain", "pretrain", "fine_tune")
 
 
 class Masks(Settings):
@@ -35,6 +50,13 @@ class Masks(Settings):
     whole_words: Flag = True
     patches: Probability = 0.4
     blocks: Flag = True
+
+
+def _check_pattern(part: str) -> None:
+    """ConfigError unless a selection is a glob or a regex: the named parts are those of vision-language models of other families."""
+    if not part.startswith(("glob:", "regex:")):
+        raise ConfigError(f"{part!r} names no part of a modality-expert model; select by name, e.g. glob:heads.* or regex:mlp[.]v[.]")
+    parse_selection(part, "parts")
 
 
 class PairStage(StageKeys):
@@ -68,12 +90,38 @@ class PairStage(StageKeys):
             raise ValueError(f"objectives: {unknown('objective', strange, [each.value for each in Objective])}")
         return value
 
+    @field_validator("title")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError(f"title is {value!r}; give one line")
+        return value
+
+    @field_validator("sets", "texts", "images")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        twice = next((name for name in value if value.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"names the set {twice!r} twice; name it once")
+        return value
+
     @model_validator(mode="after")
     def _honoured(self) -> "PairStage":
         try:
-            self.modality(seed=0)
+            modality = self.modality(seed=0)
+            for part in (*self.parts, *self.learning_rates):
+                _check_pattern(part)
+            micro, _ = check_workers(modality.train, self.workers)
         except ConfigError as error:
             raise ValueError(str(error)) from error
+        comparing = next((name for name in self.objectives if name in COMPARING), None)
+        if comparing and micro * self.workers < 2:
+            raise ValueError(
+                f"{comparing} compares the pairs of a micro batch, and there is one; give batch_size and micro_batch_size of 2 or more"
+            )
+        for key, objective in (("texts", Objective.TEXT_MLM), ("images", Objective.MIM)):
+            if getattr(self, key) and objective not in self.objectives:
+                raise ValueError(f"{key} are for the objective {objective.value}, which is not there; add it, or leave {key} out")
         return self
 
     def modality(self, seed: int) -> ModalitySpec:
@@ -100,6 +148,14 @@ class PairEvaluation(Settings):
     batch_size: Count = 100
     threads: Count = 1
     gpus: NotNegative = 0
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "PairEvaluation":
+        asked = [*self.sets, *self.held_out]
+        twice = next((name for name in asked if asked.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"sets and held_out name {twice!r} twice; name it once")
+        return self
 
 
 class ModalityStream(Settings):
@@ -128,8 +184,8 @@ class ModalityStream(Settings):
 
     @property
     def stages(self) -> dict[str, PairStage]:
-        """Key -> every stage that the experiment has."""
-        found = {name: getattr(self, name) for name in type(self).model_fields}
+        """Key -> every stage that the experiment has, in the order in which they are learned."""
+        found = {name: getattr(self, name, None) for name in STAGES}
         return {name: stage for name, stage in found.items() if isinstance(stage, PairStage)}
 
     @model_validator(mode="after")
@@ -142,6 +198,8 @@ class ModalityStream(Settings):
                     if key == "sets" and found is not kind:
                         wanted = ", ".join(stage.objectives)
                         raise ValueError(f"{name}: {wanted} learn from {kind.value}, but {each!r} holds {found.value}; name another set")
+                    if key == "texts" and found is Kind.LABELS:
+                        raise ValueError(f"{name}.texts: {each!r} holds {found.value}, which have no text; name another set")
         for each in (*self.evaluate.sets, *self.evaluate.held_out):
             found = self._kind("evaluate.sets", each)
             if self.evaluate.rerank and found is not Kind.CAPTIONS:
@@ -191,16 +249,12 @@ class ModalityStream(Settings):
         """No streams of tasks: for what asks every experiment for them."""
         return iter(())
 
-    def in_order(self) -> list[PairStage]:
-        """Its stages in the order in which they are learned."""
-        names = ("images_first", "seed_pretrain", "pretrain", "fine_tune")
-        return [self.stages[name] for name in names if name in self.stages]
-
-    def asks_before(self, heads: Iterable[str]) -> bool:
-        """Whether a model with these heads can be asked all that the suite asks."""
-        needs = {Kind.CAPTIONS: "itc", Kind.QUESTIONS: "vqa", Kind.COMPARISONS: "nlvr2", Kind.LABELS: "classification"}
-        sets = (*self.evaluate.sets, *self.evaluate.held_out)
-        return {needs[self._kind("evaluate", name)] for name in sets} <= {*heads}
+    @property
+    def heads_asked(self) -> tuple[str, ...]:
+        """The heads by which the suite asks."""
+        kinds = (self._kind("evaluate", name) for name in (*self.evaluate.sets, *self.evaluate.held_out))
+        heads = [head for kind in kinds for head in HEADS_OF[HEAD_OF[kind]]]
+        return tuple(dict.fromkeys([*heads, *(HEADS_OF[Objective.ITM] if self.evaluate.rerank else ())]))
 
     def tunes(self, arm: str) -> bool:
         """Whether a model is fine-tuned: all are, unless the recipe chooses among them."""

@@ -106,7 +106,11 @@ class _Watcher:
         self.look()
 
     def look(self) -> None:
-        progress, points = ray.get(self.monitor.take.remote())
+        try:
+            progress, points = ray.get(self.monitor.take.remote())
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ResourceError(f"Ray is gone ({type(error).__name__}: {reason}); run the same command again to go on") from error
         for key, point in points:
             self.watch.on_point(key, point)
         running = {key: value for key, value in progress.items() if key in self.pending.values()}

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from foundation.errors import ConfigError
 from pipeline.config.modality_merge_settings import ModalityMerging
 from pipeline.config.pair_settings import ModalityPretraining, ModalityStream, PairStage
 from pipeline.recipes.milestone import Milestone, Role
+from pipeline.recipes.pair_checks import check_pairs, lacks
 from pipeline.recipes.starts import Model, starting_experts
 from pipeline.step import Step
 from pipeline.steps import EvaluatePairs, ExpertDistances, Gram, LearnPairs, MergeExperts, PairFisher, Reshaped, Within
@@ -33,31 +35,41 @@ class Arm:
     measured: Step | None = None
 
 
-def modality_agnostic(c: ModalityPretraining, store: Path) -> Iterator[Milestone]:
+def modality_agnostic(c: ModalityPretraining, store: Path | None) -> Iterator[Milestone]:
     """Seed after seed: the shared model, before and after fine-tuning."""
+    check_pairs(c)
     for seed in c.seeds:
         start = begun(c, seed, store)
         yield from asked(c, Arm("agnostic", "agnostic", learned(c, start, "pretrain", seed, SHARED)), seed)
 
 
-def modality_specific(c: ModalityPretraining, store: Path) -> Iterator[Milestone]:
+def modality_specific(c: ModalityPretraining, store: Path | None) -> Iterator[Milestone]:
     """Seed after seed: the model with experts, before and after fine-tuning."""
+    check_pairs(c)
     for seed in c.seeds:
         start = begun(c, seed, store)
         yield from asked(c, Arm("unmerged", "unmerged", learned(c, start, "pretrain", seed, ALL)), seed)
 
 
-def modality_fine_tune(c: ModalityStream, store: Path) -> Iterator[Milestone]:
+def modality_fine_tune(c: ModalityStream, store: Path | None) -> Iterator[Milestone]:
     """Seed after seed: the model that is there, before and after fine-tuning."""
+    check_pairs(c)
     for seed in c.seeds:
         yield from asked(c, Arm("model", "model", starting_experts(c, seed, store)), seed)
 
 
-def modality_merging(c: ModalityMerging, store: Path) -> Iterator[Milestone]:
+def modality_merging(c: ModalityMerging, store: Path | None) -> Iterator[Milestone]:
     """Seed after seed: what the merges are held against, then every merge of the experts."""
+    check_pairs(c)
     for seed in c.seeds:
         start = begun(c, seed, store)
         center = learned(c, start, "seed_pretrain", seed, SHARED) if c.seed_pretrain else start
+        based = next((choice.method for choice in c.choices_made() if choice.needs_base), None)
+        if based is not None and center.sharing != SHARED:
+            raise ConfigError(
+                f"merges: {based} measures the experts from a seed that is shared, and the model has sharing {center.sharing!r}; "
+                "start from the shared model that the experts came from"
+            )
         specific = learned(c, center, "pretrain", seed, ALL)
         for arm in (*references(c, center, specific, seed), *merged(c, center, specific, seed), *on_the_way(c, center, specific, seed)):
             yield from asked(c, arm, seed)
@@ -108,7 +120,7 @@ def on_the_way(c: ModalityMerging, center: Model, specific: Model, seed: int) ->
         yield Arm(f"{first.name}, step {at}", f"{first.family} on the way", model, at, ExpertDistances(experts))
 
 
-def begun(c: ModalityPretraining, seed: int, store: Path) -> Model:
+def begun(c: ModalityPretraining, seed: int, store: Path | None) -> Model:
     """The model that everything starts from, having learned from images alone where the experiment says so."""
     start = starting_experts(c, seed, store)
     return learned(c, start, "images_first", seed, start.sharing) if c.images_first else start
@@ -117,6 +129,11 @@ def begun(c: ModalityPretraining, seed: int, store: Path) -> Model:
 def learned(c: ModalityStream, start: Model, key: str, seed: int, sharing: str) -> Model:
     """The model after the stage `key`, which it takes up with `sharing` and the heads that the stage needs."""
     stage = c.stages[key]
+    if sharing == SHARED != start.sharing:
+        raise ConfigError(
+            f"{key} learns a shared model, and it would start from one of sharing {start.sharing!r}; that is a merge: "
+            f"start from a shared model{', or leave the reference agnostic out' if isinstance(c, ModalityMerging) else ''}"
+        )
     ready = shaped(c, start, stage, seed, sharing, keep=False)
     learning = c.learning(stage, seed)
     step = LearnPairs(
@@ -161,11 +178,20 @@ def asked(c: ModalityStream, arm: Arm, seed: int) -> Iterator[Milestone]:
     def ask(model: Step) -> EvaluatePairs:
         return EvaluatePairs(model, suite, c.evaluate.batch_size, c.evaluate.threads, gpus=c.evaluate.gpus)
 
-    if c.asks_before(arm.model.heads):
+    lacking, tunes = lacks(c, arm.model), c.fine_tune is not None and c.tunes(arm.name)
+    if lacking and not tunes:
+        raise ConfigError(
+            f"{arm.name!r} would not be asked at all: {lacking}; have a stage learn it (fine_tune, for all that is listed, "
+            "and no milestones), or ask something else"
+        )
+    if not lacking:
         yield Milestone(ask(arm.model.step), 0, Role.BASE, **told)  # type: ignore[arg-type]
-    if c.fine_tune is not None and c.tunes(arm.name):
+    if c.fine_tune is not None and tunes:
         ready = shaped(c, arm.model, c.fine_tune, seed, arm.model.sharing, keep=True)
+        if lacking := lacks(c, ready):
+            raise ConfigError(f"after fine_tune {arm.name!r} could not be asked: {lacking}; have a stage learn it, or ask something else")
         learning = c.learning(c.fine_tune, seed)
         name = c.fine_tune.title or "fine-tune"
-        tuned = LearnPairs(ready.step, learning.sets, learning.modality, resources=c.fine_tune.resources(), name=name)
+        extra = (learning.texts, learning.images)
+        tuned = LearnPairs(ready.step, learning.sets, learning.modality, *extra, resources=c.fine_tune.resources(), name=name)
         yield Milestone(ask(tuned), 1, Role.AFTER, c.evaluate.sets[0], **told)  # type: ignore[arg-type]

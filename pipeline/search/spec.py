@@ -1,7 +1,7 @@
 """What a search tries and by what it chooses: frozen values, checked before anything runs. Light to import: no Ray, no torch.
 
-    Space("wise_ft", (Axis("alpha", low=0.0, high=1.0),))                 11 points of a grid, or draws
-    Space("ties", (Axis("density", low=0.1, high=0.9), Axis("scale", values=(0.5, 1.0))), fixed=(("normalize", True),))
+    SearchSpec("wise_ft", (Axis("alpha", low=0.0, high=1.0),))                 11 points of a grid, or draws
+    SearchSpec("ties", (Axis("density", low=0.1, high=0.9), Axis("scale", values=(0.5, 1.0))), fixed=(("normalize", True),))
 
 A point is one value per axis. Which method a point is merged by may itself be an axis, named `method`, with the names as values; an axis
 that a method does not have is then left out for it.
@@ -112,7 +112,7 @@ class SearchSpec:
 class Trial:
     """One point that was tried. `value` is what the goal makes of `scores` (more is better), over `samples` of each task.
 
-    `stopped` says that it was given up before all samples were asked.
+    `stderr` is the standard error of the value over the samples. `stopped` says that it was given up before all samples were asked.
     """
 
     number: int
@@ -122,3 +122,4 @@ class Trial:
     samples: int = 0
     seconds: float = 0.0
     stopped: bool = False
+    stderr: float = 0.0

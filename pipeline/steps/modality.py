@@ -178,6 +178,7 @@ class PairFisher(Statistics):
     """The diagonal Fisher information of retrieval or of masked words: what Fisher merging weighs by."""
 
     kind: ClassVar[str] = "fisher"
+    version: ClassVar[int] = 2
 
     def measurement(self, checkpoint: Path) -> Any:
         from trainers.modality.statistics.fisher import FisherMeasurement

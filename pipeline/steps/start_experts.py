@@ -25,7 +25,7 @@ def start_experts(origin: str, config: Mapping[str, Any], source: Path, tokenize
     if origin == "beit":
         model = from_beit(source, settings, copy=copy, seed=seed)
     elif origin == "vlmo":
-        model = from_vlmo(source, settings)
+        model = from_vlmo(source, settings, seed=seed)
     else:
         model = new(settings, seed)
     save(model, pair_processor(tokenizer, settings), output)

@@ -20,13 +20,15 @@ from pipeline.graph.history import Point, read_history
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.report.run_scores import stages_done, summary
 from pipeline.results import rows, run_scores, streams
+from pipeline.searches import searched
 from pipeline.step import Step
-from pipeline.steps import Evaluation, FineTune, LearnPairs, Merging
+from pipeline.steps import Evaluation, FineTune, LearnPairs, Merging, Search
 from pipeline.store import Record, Store
 from pipeline.titles import step_titles, title_of
 from pipeline.tracking.book import Book, Metric
 from pipeline.tracking.lineage import model_note, parents_of
 from pipeline.tracking.scores import ScoreMirror, data_digest, stamp_of
+from pipeline.tracking.search import mirror_search
 from pipeline.tracking.views import saved_views
 
 NOT_PARAMETERS = ("place",)  # details that may differ for the same step, so they are told as tags
@@ -110,7 +112,7 @@ class Mirror:
         stream = self.scores[0].stream
         found = run_scores(self.scores[0].rows, self.store)
         record = self.store.by_key(stream[-1].evaluation.key)
-        if record is None or len(found.stages) < len(stream):
+        if record is None or len(found.stages) < len(stream) or stream[0].role is not Role.BASE:
             return
         told = {"recipe": self.built.config.recipe, "tasks": ", ".join(found.stream), "held_out": ", ".join(found.held_out) or "-"}
         told |= {"merge": found.weights or "none", "seed": str(found.seed), "training": found.training or "-"}
@@ -165,6 +167,10 @@ class Mirror:
         totals = {key: float(value) for key, value in record.metrics.items() if isinstance(value, int | float)}
         totals["seconds"] = record.content["seconds"]
         finished = record.content["finished"]
+        if isinstance(step, Search):
+            milestone = next(each for each in self.built.milestones if each.search is not None and each.search.key == step.key)
+            shown = searched(record, milestone.arm, milestone.seed, milestone.stage, milestone.task or "", {})
+            mirror_search(self.book, run, f"{self.pipeline}/{step.key}", shown, finished, self.tags)
         points = [metric for point in history for metric in _metrics_of(point)]
         self.book.log(run, points + [Metric(f"total/{key}", value, finished) for key, value in totals.items()])
         learned = [step.task] if isinstance(step, FineTune) else step.sets if isinstance(step, LearnPairs) else ()

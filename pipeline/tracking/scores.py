@@ -39,7 +39,9 @@ class ScoreMirror:
         told = ", ".join(filter(None, (variant, f"{first.arm} seed {first.seed}" if first.arm else "")))
         self.prefix = f"{told}: " if told else ""
         self.weights = next((milestone.weights for milestone in stream if milestone.weights), "none")
-        self.roles = [role for role in (Role.BEFORE, Role.AFTER) if any(milestone.role is role for milestone in stream)]
+        roles = {milestone.role for milestone in stream}
+        # A track begins at the base; where that cannot be asked, as before it has the head for it, there is none.
+        self.roles = [role for role in (Role.BEFORE, Role.AFTER) if Role.BASE in roles and role in roles]
         self._on_track: set[tuple[Role, int]] = set()
 
     def write(self, evaluation: str) -> None:

@@ -54,7 +54,10 @@ class Publishing:
 
     def __enter__(self) -> "Publishing":
         self.made = not self.out.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(f"--out {self.out} cannot be written ({error.strerror}); choose one that you may write in") from error
         self.lock = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -41,6 +41,9 @@ COLUMNS = {
 }
 """The columns that a file of each kind must have."""
 
+HELD = {"image": "binary", "image_0": "binary", "image_1": "binary", "caption": "string", "questions": "string"}
+"""What a column holds, or its lists: a word in the name of its Arrow type."""
+
 IN_ROWS = {Kind.QUESTIONS: "questions", Kind.COMPARISONS: "questions"}
 """The list column whose entries are records of their own."""
 

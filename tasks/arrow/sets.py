@@ -19,7 +19,7 @@ from tasks.arrow.apart import Apart, check_apart
 from tasks.arrow.names import ENDING, data_set, is_sharded
 from tasks.arrow.publishing import present
 from tasks.arrow.reading import digest_of, open_rows
-from tasks.arrow.records import COLUMNS, ArrowFile, ArrowRecords
+from tasks.arrow.records import COLUMNS, HELD, ArrowFile, ArrowRecords
 from tasks.files.sources import place
 from tasks.pairs.records import Kind, Record
 from tasks.task import Split
@@ -182,6 +182,12 @@ def _checked(
         if lacking:
             raise InputError(
                 f"{file.path}: has no column {', '.join(map(repr, lacking))}, which {kind.value} need; it has {', '.join(rows.columns)}"
+            )
+        strange = next((column for column in COLUMNS[kind] if HELD.get(column, "") not in rows.types[column]), None)
+        if strange is not None and len(rows):
+            raise InputError(
+                f"{file.path}: column {strange!r} is of type {rows.types[strange]}, and {kind.value} need {HELD[strange]} values in it; "
+                "write the encoded bytes of images, and texts as texts"
             )
         if rows.head.get("vocabulary", expected) != expected:
             raise InputError(f"{file.path}: was written with another vocabulary than {vocabulary}; convert all files of the data set anew")

@@ -123,27 +123,36 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, make in makers.items():
         options = Options(rest_images=1, least_answers=1) if name == "vqav2" else Options()
         convert(name, make(tmp_path / name), tmp_path / "data/arrow", options)
-    for place in ("beit-base-patch16-224-pt22k-ft22k", "bert-base-uncased"):
+    for place, file in (("beit-base-patch16-224-pt22k-ft22k", "config.json"), ("bert-base-uncased", "vocab.txt")):
         (tmp_path / "weights" / place).mkdir(parents=True)
+        (tmp_path / "weights" / place / file).touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def fewer(*stages: str) -> list[str]:
+    """Overrides with which the little data fills a batch."""
+    return [f"{stage}.{key}" for stage in stages for key in ("batch_size=2", "workers=1")]
 
 
 @pytest.mark.parametrize(("name", "models", "steps"), [("agnostic", 1, 5), ("specific", 1, 5), ("merging", 6, 27)])
 def test_the_published_setting_is_planned(published: Path, name: str, models: int, steps: int) -> None:
     file = Path(__file__).parents[2] / f"experiments/modality_{name}.yaml"
-    told = validate_experiment(file)
+    with pytest.raises(ConfigError, match="examples, which do not fill one batch of 1056; lower batch_size"):
+        validate_experiment(file)
+    few = fewer("pretrain", "fine_tune", *(["seed_pretrain"] if name == "merging" else []))
+    told = validate_experiment(file, few)
     assert f"recipe modality_{name}, {models} models x 1 seeds" in told
     assert "set coco: captions, 2 of train, 1 of validation, 1 of test" in told.replace("3 of train", "2 of train")
-    built = build(file, [f"workspace={published}"])
+    built = build(file, [f"workspace={published}", *few])
     assert len({milestone.arm for milestone in built.milestones}) == models
     first = next(step for step in built.steps if isinstance(step, StartExperts))
     assert (first.origin, first.config["heads"]) == ("beit", ["mlm", "itm", "itc", "itc_vl"])
-    longest = next(step for step in built.steps if isinstance(step, LearnPairs))
-    train = longest.modality.train
+    _, config = read_config(file)
+    train = config.pretrain.modality(seed=0).train
     assert (train.batch_size, train.learning_rate, train.warmup_ratio, train.adam_beta2) == (1056, 2e-4, 0.0125, 0.98)
-    tuned = [step for step in built.steps if isinstance(step, LearnPairs) and step.modality.kind == "captions"][-1]
-    assert (tuned.modality.train.batch_size, tuned.modality.train.epochs) == (640, 20)
+    tuned = config.fine_tune.modality(seed=0).train
+    assert (tuned.batch_size, tuned.epochs) == (640, 20)
 
 
 def test_vqa_starts_from_any_directory(published: Path) -> None:
@@ -157,7 +166,8 @@ def test_vqa_starts_from_any_directory(published: Path) -> None:
         validate_experiment(file)
     shape = {"sharing": "shared", "heads": ["itc"], "image_size": 224, "token_types": 2}
     (place / "config.json").write_text(json.dumps({"model_type": "modality_experts", **shape}))
-    assert "set vqav2: questions" in validate_experiment(file)
+    (place / "tokenizer.json").touch()
+    assert "set vqav2: questions" in validate_experiment(file, fewer("fine_tune"))
 
 
 @pytest.mark.cluster

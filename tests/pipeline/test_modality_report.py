@@ -13,7 +13,7 @@ from rich.console import Console
 
 from evaluators.scores import TaskScore
 from foundation.errors import InputError
-from pipeline.report.modality import RECALLS, When, parts_of, settings_of
+from pipeline.report.modality import RECALLS, Outcome, When, parts_of, settings_of
 from pipeline.report.modality_plots import limits_of, panels_of, spaced
 from pipeline.report.modality_tables import distance_grid, grids_of, print_modality, scores_grid, spread_grid
 from pipeline.report.modality_write import write_modality_report
@@ -116,7 +116,7 @@ def test_report_files(tmp_path: Path) -> None:
 
 def test_report_is_the_same_bytes_again(tmp_path: Path) -> None:
     first = write_modality_report(experiment((0, 1)), tmp_path / "a", "Merges")
-    again = write_modality_report(list(reversed(experiment((0, 1))))[::-1], tmp_path / "b", "Merges")
+    again = write_modality_report(experiment((0, 1)), tmp_path / "b", "Merges")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
 
 
@@ -138,6 +138,12 @@ def test_a_run_without_merges_or_distances(tmp_path: Path) -> None:
     files = write_modality_report([outcome("agnostic", 0, 0.5)], tmp_path, "Agnostic")
     assert [path.name for path in files] == ["outcomes.csv", "figures.csv", "differences.csv", "report.md"]
     assert "tuned" not in files[-1].read_text()
+
+
+def test_recalls_are_explained_where_there_are_some(tmp_path: Path) -> None:
+    questions = Outcome("model", "model", None, 0, {"questions": TaskScore(0.4, 0.01, 50)}, None, {})
+    for outcomes, told in (([outcome("agnostic", 0, 0.5)], True), ([questions], False)):
+        assert ("*TR@k*" in write_modality_report(outcomes, tmp_path, "Told")[-1].read_text()) is told
 
 
 def test_two_sets_have_pictures_of_their_own(tmp_path: Path) -> None:

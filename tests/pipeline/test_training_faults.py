@@ -58,6 +58,20 @@ with connected(cpus=2):
         perform(step, Store(Path(sys.argv[2]) / "store"))
 """
 
+SHORT_OF_MEMORY = """
+import time
+import ray
+from foundation.errors import ResourceError
+from pipeline.graph import training
+from pipeline.step import Resources
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+training._train_on_worker = lambda settings: time.sleep(60)
+try:
+    training._alone({}, None, Resources(max_failures=1))
+except ResourceError as error:
+    print(f"ResourceError: {error}")
+"""
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -162,6 +176,15 @@ def test_one_of_two_workers_is_killed(ray_cluster: None, base: Path, tmp_path: P
 def test_a_worker_that_dies_too_often_is_an_error_with_its_last_words(ray_cluster: None, base: Path, tmp_path: Path) -> None:
     with killing(tmp_path, 1), pytest.raises(ResourceError, match=r"failed more often than max_failures allows; the last one said: .+"):
         trained(base, tmp_path, 1, resources=Resources(max_failures=0), after=1)
+
+
+def test_a_worker_killed_for_want_of_memory_is_not_started_without_end(tmp_path: Path) -> None:
+    """A cluster of its own, whose memory monitor finds any use too much. Ray's own retries would never end there."""
+    limits = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
+    command = [sys.executable, "-c", SHORT_OF_MEMORY]
+    done = subprocess.run(command, env={**environment(), **limits}, capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert "ResourceError: training workers failed" in done.stdout, done.stdout[-1000:] + done.stderr[-3000:]
+    assert "low on memory" in done.stdout
 
 
 def test_a_killed_driver_goes_on_inside_the_stage(ray_cluster: None, base: Path, tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""Searches on Ray Tune: the same trials as in this process for any number of workers, whatever dies, and no word from Tune."""
+
+import os
+import signal
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import search_models
+from ray import cloudpickle
+from search_models import Vowels, suite_of, two_models
+
+from evaluators.suite import Suite
+from foundation.errors import ResourceError
+from pipeline.search import feeding
+from pipeline.search.records import NAME
+from pipeline.search.run import search
+from pipeline.search.spec import Axis, SearchSpec, Trial
+from tasks.task import Example
+
+cloudpickle.register_pickle_by_value(search_models)  # the workers do not have this directory on their path
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+GRID = SearchSpec("wise_ft", (Axis("alpha", 0.0, 1.0),), points=5, samples=6)
+
+
+@dataclass(frozen=True)
+class Deadly(Vowels):
+    """Kills the process that scores it as often as its file says."""
+
+    file: str = ""
+    version: ClassVar[int] = 1
+
+    def score(self, response: str, example: Example) -> float:
+        lives = int(Path(self.file).read_text())
+        if lives:
+            Path(self.file).write_text(str(lives - 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().score(response, example)
+
+
+def suite(file: Path, lives: int) -> Suite:
+    file.write_text(str(lives))
+    return replace(suite_of(), held_out=(Deadly("name", str(file)),))
+
+
+def timeless(trials: list[Trial]) -> list[Trial]:
+    return [replace(trial, seconds=0) for trial in trials]
+
+
+def test_two_workers_of_which_one_dies(ray_cluster: None, tmp_path: Path, capfd: Any) -> None:
+    models = two_models(tmp_path)
+    capfd.readouterr()
+    expected = search(GRID, models, None, suite(tmp_path / "lives", 0), None, tmp_path / "here", workers=0)
+    heard: list[int] = []
+    options: dict[str, Any] = {"workers": 2, "on_trial": lambda trial: heard.append(trial.number)}
+    trials = search(GRID, models, None, suite(tmp_path / "lives", 1), None, tmp_path / "there", **options)
+    assert timeless(trials) == timeless(expected)
+    assert sorted(heard) == list(range(5))
+    assert [path.name for path in (tmp_path / "there").iterdir()] == [NAME]
+    printed = "".join(capfd.readouterr())
+    others = ("Loading weights", "(raylet)")  # transformers' bar, and what Ray says of the worker that died
+    assert [line for line in printed.splitlines() if line.strip() and not any(other in line for other in others)] == []
+
+
+def test_failures_end_the_search_and_it_goes_on(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = two_models(tmp_path)
+    spec = replace(GRID, halving=True)
+
+    def run(lives: int, **options: Any) -> list[Trial]:
+        return search(spec, models, None, suite(tmp_path / "lives", lives), None, tmp_path / "scratch", **options)
+
+    def stop(trial: Trial) -> None:
+        if trial.number == 1:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        run(0, on_trial=stop)
+    monkeypatch.setattr(feeding, "RESTARTS", 0)
+    with pytest.raises(ResourceError, match=r"the worker of trial 2 \(alpha=0\.5\) died 1 times; free memory.*the last one said: "):
+        run(1)
+    then: list[int] = []
+    trials = run(0, on_trial=lambda trial: then.append(trial.number))
+    assert then == [2, 3, 4]
+    expected = search(spec, models, None, suite(tmp_path / "lives", 0), None, tmp_path / "here", workers=0)
+    assert timeless(trials) == timeless(expected), "one worker, so halving decides the same"
+    assert any(trial.stopped for trial in trials)
