@@ -18,6 +18,7 @@ from benchmarks.modality import measure_modality
 from benchmarks.parity import run_parity, table
 from benchmarks.planning import measure_planning
 from benchmarks.scaling import measure_gate, measure_scaling
+from benchmarks.search import measure_search
 from benchmarks.start import measure_start
 from benchmarks.training import measure_training
 from foundation.errors import MergelineError
@@ -62,6 +63,7 @@ PARTS: dict[str, Callable[[Request], dict[str, Any]]] = {
     "planning": lambda request: measure_planning(request.directory, ("1.1b", *LARGE)),
     "training": lambda request: measure_training(request.directory, request.repetitions),
     "modality": lambda request: measure_modality(request.repetitions),
+    "search": lambda request: measure_search(request.directory, min(request.repetitions, 3)),
 }
 
 
