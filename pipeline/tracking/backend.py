@@ -57,7 +57,11 @@ def sqlite_has_run(uri: str, run_id: str) -> bool:
 
 
 def open_client(uri: str) -> Any:
-    """MLflow's client, which prints nothing. An SQLite file is opened under a lock, the client's making included: MLflow takes none."""
+    """MLflow's client, which prints nothing. An SQLite file is opened under a lock, the client's making included: MLflow takes none.
+
+    A new file is made under another name and renamed once its tables are all there: a process killed while MLflow makes them would leave a
+    database that no MLflow can open again.
+    """
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     from mlflow import MlflowClient
 
@@ -68,6 +72,12 @@ def open_client(uri: str) -> Any:
         return MlflowClient(tracking_uri=uri)
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"):
+        if not database.exists():
+            new = database.with_name(f".{database.name}.new")
+            for left in new.parent.glob(f"{new.name}*"):  # of a process that was killed
+                left.unlink()
+            MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
+            new.rename(database)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client

@@ -4,10 +4,12 @@ import multiprocessing
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from mirrored import REPOSITORY, TINY, make
 from foundation.errors import ConfigError, ResourceError
 from pipeline.config.experiment import build
 from pipeline.graph.history import read_history
-from pipeline.tracking.backend import tracking_uri
+from pipeline.tracking.backend import open_client, tracking_uri
 from pipeline.tracking.book import Book
 from pipeline.tracking.tracker import Tracker, already_mirrored
 
@@ -103,3 +105,13 @@ def test_mlflow_prints_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(TINY), str(tmp_path / "ws")]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=120, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_a_database_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
+    """MLflow cannot go on with tables that an interrupted migration left behind, so the half-made file never has the database's name."""
+    with closing(sqlite3.connect(tmp_path / ".mlflow.db.new")) as half:
+        half.execute("create table _alembic_tmp_metrics (key text)")
+    client = open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert client.get_experiment(client.create_experiment("after")).name == "after"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
