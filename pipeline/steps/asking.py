@@ -14,6 +14,13 @@ class Evaluation(Measurement):
 
     model: Step
     suite: Suite | PairSuite
+    batch_size: int = 100
+    threads: int = 1
+    gpus: float = execution(0)
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        return {"num_cpus": self.threads, "num_gpus": self.gpus}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,13 +29,6 @@ class Evaluate(Evaluation):
 
     kind: ClassVar[str] = "evaluate"
     suite: Suite
-    batch_size: int = 100
-    threads: int = 1
-    gpus: float = execution(0)
-
-    @property
-    def ray_options(self) -> dict[str, Any]:
-        return {"num_cpus": self.threads, "num_gpus": self.gpus}
 
     def run(self, work: Work) -> Outcome:
         from evaluators.evaluate import evaluate
@@ -52,13 +52,6 @@ class EvaluatePairs(Evaluation):
 
     kind: ClassVar[str] = "ask"
     suite: PairSuite
-    batch_size: int = 100
-    threads: int = 1
-    gpus: float = execution(0)
-
-    @property
-    def ray_options(self) -> dict[str, Any]:
-        return {"num_cpus": self.threads, "num_gpus": self.gpus}
 
     def run(self, work: Work) -> Outcome:
         from evaluators.pairs.ask import evaluate_pairs

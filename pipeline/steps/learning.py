@@ -1,6 +1,6 @@
 """One stage of learning, the models in the middle of it, and what a task rests on."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any, ClassVar
 
 from foundation.errors import InputError
@@ -18,16 +18,10 @@ FISHER_FILE = "fisher.safetensors"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FineTune(Step):
-    """One stage of learning: a model takes up a task. Its Ray task only coordinates; Ray Train's workers do the work."""
+class Stage(Step):
+    """One stage of learning. Its Ray task only coordinates; workers of its own do the work."""
 
-    kind: ClassVar[str] = "finetune"
-    start: Step
-    task: Task
-    train: TrainSpec
-    strategy: Strategy = FineTuning()  # noqa: RUF009
-    earlier: tuple[Task, ...] = ()  # whose training examples the strategy rehearses, oldest first
-    fishers: tuple[Step, ...] = ()  # what mattered to the earlier stages' models, oldest first
+    _: KW_ONLY
     resources: Resources = execution(ONE_WORKER)  # noqa: RUF009
 
     @property
@@ -37,6 +31,19 @@ class FineTune(Step):
     @property
     def demand(self) -> dict[str, float]:
         return {"CPU": self.resources.workers, "GPU": self.resources.workers * self.resources.gpus}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FineTune(Stage):
+    """A model takes up a task."""
+
+    kind: ClassVar[str] = "finetune"
+    start: Step
+    task: Task
+    train: TrainSpec
+    strategy: Strategy = FineTuning()  # noqa: RUF009
+    earlier: tuple[Task, ...] = ()  # whose training examples the strategy rehearses, oldest first
+    fishers: tuple[Step, ...] = ()  # what mattered to the earlier stages' models, oldest first
 
     def run(self, work: Work) -> Outcome:
         from pipeline.graph.training import fit

@@ -1,7 +1,7 @@
 """Several checkpoints become one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +13,18 @@ from pipeline.step import Outcome, Step, Work, execution
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Merging(Step):
-    """A step that makes one checkpoint out of several, or out of several parts of one."""
+    """A step that makes one checkpoint out of several, or out of several parts of one, by so many actors (0: in its own process)."""
+
+    _: KW_ONLY
+    actors: int = execution(2)
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        return {"num_cpus": 0 if self.actors else 1}
+
+    @property
+    def demand(self) -> dict[str, float]:
+        return {"CPU": 1}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,7 +35,6 @@ class Merge(Merging):
     merger: Merger
     sources: Mapping[str, Step]
     base: Step | None = None
-    actors: int = execution(2)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -32,14 +42,6 @@ class Merge(Merging):
         whole = super().identity
         fields = {name: value for name, value in whole["fields"].items() if name != "base" or value is not None}
         return {**whole, "fields": fields}
-
-    @property
-    def ray_options(self) -> dict[str, Any]:
-        return {"num_cpus": 0 if self.actors else 1}
-
-    @property
-    def demand(self) -> dict[str, float]:
-        return {"CPU": 1}
 
     def run(self, work: Work) -> Outcome:
         from pipeline.graph.actors import merge_step

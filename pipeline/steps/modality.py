@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.step import Measurement, Outcome, Resources, Step, Work, execution
-from pipeline.steps.learning import ONE_WORKER
+from pipeline.step import Measurement, Outcome, Step, Work, execution
+from pipeline.steps.learning import Stage
 from pipeline.steps.merging import Merging
 from tasks.pairs.records import PairSet
 from trainers.modality.spec import ModalityLearning, ModalitySpec
@@ -85,8 +85,8 @@ class Reshaped(Step):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LearnPairs(Step):
-    """One stage of learning from images with text. Its Ray task only coordinates; a worker does the work."""
+class LearnPairs(Stage):
+    """A modality-expert model learns from images with text."""
 
     kind: ClassVar[str] = "learn"
     model: Step
@@ -94,21 +94,12 @@ class LearnPairs(Step):
     modality: ModalitySpec
     texts: tuple[PairSet, ...] = ()
     images: tuple[PairSet, ...] = ()
-    resources: Resources = execution(ONE_WORKER)  # noqa: RUF009
     name: str = execution("")  # what the experiment calls the stage
 
     @property
     def title(self) -> str:
         objectives = " + ".join(objective.value for objective, _ in self.modality.objectives)
         return f"{self.name or 'learn'}: {objectives} on {', '.join(each.name for each in self.sets)}"
-
-    @property
-    def ray_options(self) -> dict[str, Any]:
-        return {"num_cpus": 0}
-
-    @property
-    def demand(self) -> dict[str, float]:
-        return {"CPU": self.resources.workers, "GPU": self.resources.workers * self.resources.gpus}
 
     def run(self, work: Work) -> Outcome:
         from pipeline.graph.training import fit
@@ -197,19 +188,10 @@ class MergeExperts(Merging):
     used_by: str = "all"
     base: Step | None = None
     statistics: Statistics | None = None
-    actors: int = execution(2)
 
     @property
     def title(self) -> str:
         return "merge the experts"
-
-    @property
-    def ray_options(self) -> dict[str, Any]:
-        return {"num_cpus": 0 if self.actors else 1}
-
-    @property
-    def demand(self) -> dict[str, float]:
-        return {"CPU": 1}
 
     def run(self, work: Work) -> Outcome:
         from mergers import Source, plan_merge, read_checkpoint

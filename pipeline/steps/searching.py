@@ -87,15 +87,6 @@ class MergePicked(Merging):
     spec: SearchSpec  # the search's own: a detached step knows its inputs by name alone
     sources: Mapping[str, Step]
     base: Step | None = None
-    actors: int = execution(2)
-
-    @property
-    def ray_options(self) -> dict[str, Any]:
-        return {"num_cpus": 0 if self.actors else 1}
-
-    @property
-    def demand(self) -> dict[str, float]:
-        return {"CPU": 1}
 
     def run(self, work: Work) -> Outcome:
         from mergers.table import hyperparameters, method_name
@@ -129,15 +120,6 @@ class MergeAdaptive(Merging):
     rule: str
     past: int
     blocks: int = 0
-    actors: int = execution(2)
-
-    @property
-    def ray_options(self) -> dict[str, Any]:
-        return {"num_cpus": 0 if self.actors else 1}
-
-    @property
-    def demand(self) -> dict[str, float]:
-        return {"CPU": 1}
 
     def run(self, work: Work) -> Outcome:
         from mergers import Source, read_checkpoint
