@@ -37,13 +37,11 @@ def on_tune(ledger: Ledger, setting: Setting, workers: int, gpus: float, scratch
         from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
         from pipeline.search.feeding import RESTARTS, Feed, LastWords, StopAtFailure
-        from pipeline.search.trainable import TrialActor
 
         storage = (scratch / "tune").resolve()
         feed = Feed(ledger)
-        bound: Any = tune.with_parameters(TrialActor, setting=setting)
         tuner = Tuner(
-            tune.with_resources(bound, resources(setting.threads, gpus)),
+            tune.with_resources(bound_to(setting), resources(setting.threads, gpus)),
             tune_config=TuneConfig(
                 search_alg=feed,
                 scheduler=halving(ledger.ended[number] for number in sorted(ledger.ended)) if setting.spec.halving else None,
@@ -72,6 +70,19 @@ def on_tune(ledger: Ledger, setting: Setting, workers: int, gpus: float, scratch
         if not ledger.complete:
             done, total = len(ledger.ended), ledger.chooser.total
             raise ResourceError(f"search: Ray Tune ended after {done} of {total} trials; start the search again to go on")
+
+
+def bound_to(setting: Setting) -> Any:
+    """The actor of one search, under a name of its own.
+
+    Tune starts actors by the name of their class, which it keeps for the whole job: of two searches at one time, as those of two seeds
+    are, with one name between them, trials of the one would be given the models of the other.
+    """
+    from ray import tune
+
+    from pipeline.search.trainable import TrialActor
+
+    return tune.with_parameters(type(f"TrialActor_{uuid.uuid4().hex}", (TrialActor,), {}), setting=setting)
 
 
 def resources(threads: int, gpus: float) -> dict[str, float]:

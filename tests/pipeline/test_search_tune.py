@@ -18,6 +18,7 @@ from pipeline.search import feeding
 from pipeline.search.records import NAME
 from pipeline.search.run import search
 from pipeline.search.spec import Axis, SearchSpec, Trial
+from pipeline.search.tuning import bound_to
 from tasks.task import Example
 
 cloudpickle.register_pickle_by_value(search_models)  # the workers do not have this directory on their path
@@ -88,3 +89,21 @@ def test_failures_end_the_search_and_it_goes_on(ray_cluster: None, tmp_path: Pat
     expected = search(spec, models, None, suite(tmp_path / "lives", 0), None, tmp_path / "here", workers=0)
     assert timeless(trials) == timeless(expected), "one worker, so halving decides the same"
     assert any(trial.stopped for trial in trials)
+
+
+def test_two_searches_at_one_time_keep_to_their_own_models(ray_cluster: None, tmp_path: Path) -> None:
+    """As the searches of two seeds do, which run in one job; and what binds an actor to its search has a name of its own each time."""
+    import ray
+
+    models = two_models(tmp_path)
+    swapped = {"previous": models["tuned"], "tuned": models["previous"]}
+    asked = suite(tmp_path / "lives", 0)
+
+    @ray.remote(num_cpus=0)
+    def run(sources: dict[str, Path], place: Path) -> list[Trial]:
+        return search(GRID, sources, None, asked, None, place, workers=1)
+
+    found = ray.get([run.remote(each, tmp_path / name) for each, name in ((models, "one"), (swapped, "other"))])
+    for each, sources, name in ((found[0], models, "a"), (found[1], swapped, "b")):
+        assert timeless(each) == timeless(search(GRID, sources, None, asked, None, tmp_path / name, workers=0))
+    assert bound_to(None).__name__ != bound_to(None).__name__  # type: ignore[arg-type]
