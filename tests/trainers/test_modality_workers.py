@@ -21,7 +21,7 @@ from foundation.files import directory_manifest
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("modality_workers")]
 
 PROGRAM = """
-import json, shutil, sys
+import json, os, shutil, sys
 from pathlib import Path
 import torch
 import torch.distributed as dist
@@ -36,6 +36,7 @@ for name, fields in json.loads(sys.argv[2]):
     fields["parts"] = tuple(fields["parts"])
     result = run(home / "start", home, name, learning(**fields), lambda step, values: logged.setdefault(step, values))
     print(json.dumps({name: {"resumed": result.resumed_from_step, "logged": logged, "drawn": torch.initial_seed()}}), flush=True)
+os._exit(0)  # all is told; the threads of gloo now and then abort a process that ends by itself
 """
 
 BY_GRADIENT: dict[str, Any] = {
