@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from foundation.errors import InputError
@@ -28,7 +28,11 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question as it was put, answered and scored: a row of `samples.parquet`."""
+    """One question as it was put, answered and scored: a row of `samples.parquet`.
+
+    `prompt`: all the text that the model was given, by its chat template. `group`: the category it is reported under. `measures`: further
+    figures of the answer, as {"f1": 0.5}.
+    """
 
     task: str
     key: str
@@ -36,6 +40,9 @@ class Sample:
     answer: str
     response: str
     score: float
+    prompt: str = ""
+    group: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 def task_score(scores: Sequence[float]) -> TaskScore:

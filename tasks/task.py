@@ -4,7 +4,7 @@ A task is a frozen dataclass whose fields are its identity, so it can be part of
 Light to import: PIL is named only for the type checker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -47,6 +47,8 @@ class Example:
 
     `before` is the conversation up to the question, first to last: at most one system turn, then user and assistant in turn. What the
     assistant says in it is learned like the answer. The images are those of the whole conversation, in the order in which they are shown.
+    `references`: all that count as right, where that is more than the answer. `group`: the category it is reported under. `choices`: what a
+    question with given answers may be answered with, the answer among them.
     """
 
     key: str
@@ -54,6 +56,9 @@ class Example:
     question: str
     answer: str
     before: tuple[Turn, ...] = ()
+    references: tuple[str, ...] = ()
+    group: str = ""
+    choices: tuple[str, ...] = ()
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -84,3 +89,26 @@ class Task(Protocol):
 
     def score(self, response: str, example: Example) -> float:
         """How right `response` is, from 0 to 1."""
+
+
+class Answering(StrEnum):
+    """How a model answers: it writes (GENERATE), or it is given the choices and the likeliest counts as its answer (LIKELIHOOD)."""
+
+    GENERATE = "generate"
+    LIKELIHOOD = "likelihood"
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """A task that says more about an answer than one score, as published benchmarks do. What is no such task generates its answers."""
+
+    @property
+    def answering(self) -> Answering:
+        """How its questions are answered. LIKELIHOOD asks only of examples that have choices."""
+
+    @property
+    def macro(self) -> bool:
+        """Whether its score is the mean of its groups' means, not the mean over its questions."""
+
+    def measures(self, response: str, example: Example) -> Mapping[str, float]:
+        """Further figures of one answer by name, as {"f1": 0.5}; what does not apply to the question is left out."""

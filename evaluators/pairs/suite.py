@@ -55,3 +55,18 @@ class PairSuite:
     def tasks(self) -> tuple[Asked, ...]:
         """All that is asked, in the order of tables and files: held-out, then the stream."""
         return self.held_out + self.stream
+
+    @property
+    def held_out_names(self) -> tuple[str, ...]:
+        """The held-out columns of tables."""
+        return tuple(asked.name for asked in self.held_out)
+
+    @property
+    def stream_names(self) -> tuple[str, ...]:
+        """The stream's columns of tables."""
+        return tuple(asked.name for asked in self.stream)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns of tables: held-out, then the stream."""
+        return self.held_out_names + self.stream_names
