@@ -1,6 +1,7 @@
-"""Where a checkpoint comes from and what came of it: read from a store's records alone, so it needs neither the experiment nor MLflow.
+"""Where a checkpoint comes from and what came of it, as plain data: models, and which was made from which as what.
 
-A model is known by its step's key, by the digest of its files (a copy of the directory is found too), or by its place.
+Read from a store's records alone, without the experiment (`read_lineage`), or from MLflow alone (`pipeline/tracking/ancestry.py`). A model
+is known by its step's key, by the digest of its files (a copy of the directory is found too), or by its place.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,63 +31,86 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class Model:
+    """One checkpoint: how it was made and from what, SHA-256 over its files, where it lies, when it was done, by which code.
+
+    `helpers`: what was measured to make it (a search, Fisher information). `score`: the mean over all tasks of its newest evaluation, on
+    the test split if there is one; None where it was not asked.
+    """
+
+    key: str
+    how: str
+    parents: tuple[Parent, ...]
+    helpers: tuple[Parent, ...]
+    digest: str
+    place: str
+    finished: float
+    commit: str
+    score: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of step that made it."""
+        return self.key.partition("-")[0]
+
+
+@dataclass(frozen=True)
 class Lineage:
-    """All records of a store by key, each with what it read, in the order of its fields."""
+    """Models by key."""
 
-    records: Mapping[str, Record]
-    parents: Mapping[str, tuple[Parent, ...]]
-
-    def makes_model(self, key: str) -> bool:
-        """Whether a step made a checkpoint (and did not only measure one)."""
-        return key in self.records and self.records[key].checkpoint is not None
+    models: Mapping[str, Model]
 
     def above(self, key: str) -> tuple[Parent, ...]:
-        """The models that a model was made from; what helped to choose or weigh them (`helpers`) is not among them."""
-        return tuple(parent for parent in self.parents.get(key, ()) if self.makes_model(parent.key) or parent.key not in self.records)
-
-    def helpers(self, key: str) -> tuple[Parent, ...]:
-        """What was measured on models to make this one: a search, Fisher information, Grams."""
-        return tuple(parent for parent in self.parents.get(key, ()) if parent not in self.above(key))
+        """The models that a model was made from, in the order of its step's fields."""
+        return self.models[key].parents
 
     def below(self, key: str) -> tuple[Parent, ...]:
         """The models that were made from a model, by the time they were made; each with the role that it had in them."""
         return self._children.get(key, ())
 
-    def scores(self, key: str) -> float | None:
-        """The mean over all tasks of the newest evaluation of a model, on the test split if there is one; None where it was not asked."""
-        asked = [self.records[name] for name in self._asked.get(key, ())]
-        if not asked:
-            return None
-        newest = max(asked, key=lambda record: (record.content["details"].get("split") == "test", record.content["finished"]))
-        names = [name for name in newest.metrics if not any(name.startswith(f"{other}/") for other in newest.metrics)]
-        return sum(newest.metrics[name]["accuracy"] for name in names) / len(names)
-
     @cached_property
     def _children(self) -> dict[str, tuple[Parent, ...]]:
         found: dict[str, list[Parent]] = {}
-        for child in sorted(filter(self.makes_model, self.records), key=lambda key: (self.records[key].content["finished"], key)):
-            for parent in self.above(child):
-                found.setdefault(parent.key, []).append(Parent(parent.role, child))
+        for child in sorted(self.models.values(), key=lambda model: (model.finished, model.key)):
+            for parent in child.parents:
+                found.setdefault(parent.key, []).append(Parent(parent.role, child.key))
         return {key: tuple(children) for key, children in found.items()}
-
-    @cached_property
-    def _asked(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for name, record in self.records.items():
-            if record.content["kind"] in ASKING:
-                for parent in self.parents[name]:
-                    found.setdefault(parent.key, []).append(name)
-        return found
 
 
 def read_lineage(root: Path) -> Lineage:
     """The lineage of everything in a store; InputError where there is none."""
     store = Store(root)
-    keys = sorted(path.parent.name for path in store.root.glob("*/record.json"))
-    if not keys:
+    records = {path.parent.name: store.by_key(path.parent.name) for path in sorted(store.root.glob("*/record.json"))}
+    known = {key: record for key, record in records.items() if record is not None}
+    if not known:
         raise InputError(f"{store.root} holds no finished step; name the workspace of a run with --workspace")
-    records = {key: record for key in keys if (record := store.by_key(key)) is not None}
-    return Lineage(records, {key: parents_of(record) for key, record in records.items()})
+    asked = scores_of(known)
+    return Lineage({key: model_of(record, known, asked.get(key)) for key, record in known.items() if record.checkpoint is not None})
+
+
+def model_of(record: Record, known: Mapping[str, Record], score: float | None) -> Model:
+    """A record as a model. What it read that is not `known` any more counts as a model."""
+    read = parents_of(record)
+    made = tuple(each for each in read if each.key not in known or known[each.key].checkpoint is not None)
+    helpers = tuple(each for each in read if each not in made)
+    content = record.content
+    commit = content["versions"].get("commit", "unknown")
+    return Model(record.key, how_made(record), made, helpers, record.digest, str(record.checkpoint), content["finished"], commit, score)
+
+
+def scores_of(known: Mapping[str, Record]) -> dict[str, float]:
+    """Key -> mean score of every model that was asked."""
+    newest: dict[str, Record] = {}
+    for record in sorted(known.values(), key=lambda record: (record.content["details"].get("split") == "test", record.content["finished"])):
+        if record.content["kind"] in ASKING:
+            newest |= {parent.key: record for parent in parents_of(record)}
+    return {key: mean_score({name: score["accuracy"] for name, score in record.metrics.items()}) for key, record in newest.items()}
+
+
+def mean_score(scores: Mapping[str, float]) -> float:
+    """The mean over the tasks; parts of a task's score ("coco/TR@1") are none."""
+    whole = [value for name, value in scores.items() if not any(name.startswith(f"{other}/") for other in scores)]
+    return sum(whole) / len(whole)
 
 
 def parents_of(record: Record) -> tuple[Parent, ...]:
@@ -124,29 +148,28 @@ def find_model(lineage: Lineage, text: str) -> str:
     if place.is_dir():
         return by_place(lineage, place.resolve())
     wanted = text.removeprefix("sha256:")
-    models = {key: record for key, record in lineage.records.items() if record.checkpoint is not None}
-    found = [key for key, record in models.items() if key.startswith(text) or (len(wanted) >= 6 and record.digest.startswith(wanted))]
+    found = [key for key, model in lineage.models.items() if key.startswith(text) or (len(wanted) >= 6 and model.digest.startswith(wanted))]
     if len(found) == 1 or text in found:
         return text if text in found else found[0]
     if found:
         raise InputError(f"{text!r} begins the names of {len(found)} models, e.g. {found[0]} and {found[1]}; write more of it")
-    close = nearest(text, list(models))
+    close = nearest(text, list(lineage.models))
     advice = f"did you mean {close!r}? " if close else ""
-    raise InputError(f"no model of this store is called {text!r}; {advice}give a step's key, sha256:… or a directory")
+    raise InputError(f"no model here is called {text!r}; {advice}give a step's key, sha256:… or a checkpoint's directory")
 
 
 def by_place(lineage: Lineage, place: Path) -> str:
     """The key of the step whose checkpoint lies at `place`, or has the same files."""
-    for key, record in lineage.records.items():
-        if record.checkpoint is not None and record.checkpoint.exists() and record.checkpoint.resolve() == place:
-            return key
+    for model in lineage.models.values():
+        if Path(model.place).exists() and Path(model.place).resolve() == place:
+            return model.key
     if not (place / "config.json").is_file():
         raise InputError(f"{place} has no config.json, so it is no checkpoint; name a checkpoint's directory, a step's key or sha256:…")
     digest = manifest_digest(directory_manifest(place))
-    for key, record in lineage.records.items():
-        if record.checkpoint is not None and record.digest == digest:
-            return key
-    raise InputError(f"{place} (sha256:{digest[:SHOWN]}) is no checkpoint of this store, nor a copy of one; name its --workspace")
+    for model in lineage.models.values():
+        if model.digest == digest:
+            return model.key
+    raise InputError(f"{place} (sha256:{digest[:SHOWN]}) is no checkpoint that is known here, nor a copy of one; name its --workspace")
 
 
 def how_made(record: Record) -> str:
@@ -166,5 +189,5 @@ def how_made(record: Record) -> str:
         return f"was there before: {details.get('place', '')}" + (f" at {details['commit'][:SHOWN]}" if details.get("commit") else "")
     if kind == "chosen":
         return f"chosen among {len(details['values'])} by {details['by']}: {details['picked']}"
-    told = ", ".join(f"{name} {value}" for name, value in details.items() if isinstance(value, str | int | float) and value != "")
-    return f"{kind}: {told}" if told else kind
+    rest = ", ".join(f"{name} {value}" for name, value in details.items() if isinstance(value, str | int | float) and value != "")
+    return f"{kind}: {rest}" if rest else kind

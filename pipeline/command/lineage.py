@@ -1,5 +1,6 @@
 """`lineage`: where a checkpoint comes from, down to the base, or what came of it, as a tree on the terminal and as a picture."""
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,27 +9,34 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from foundation.errors import InputError
+from foundation.errors import ConfigError
 from foundation.files import write_atomic
 from pipeline.command.terminal import say
-from pipeline.lineage import SHOWN, Lineage, Parent, find_model, how_made, read_lineage
+from pipeline.lineage import SHOWN, Lineage, Parent, find_model, read_lineage
 
 
-def show_lineage(text: str, workspace: Path, down: bool, picture: Path | None, console: Console) -> None:
-    """Print the tree of the model that `text` names, and draw it where `picture` says."""
-    lineage = read_lineage(workspace / "store")
+def show_lineage(text: str, workspace: Path, tracking: str | None, down: bool, picture: Path | None, console: Console) -> None:
+    """Print the tree of the model that `text` names, and draw it where `picture` says.
+
+    Told by the records in `workspace`, or by the MLflow at `tracking` alone.
+    """
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise ConfigError(f"--picture {picture}: a PNG is drawn; name a file that ends in .png")
+    if tracking is None:
+        lineage, place = read_lineage(workspace / "store"), ["--workspace", str(workspace)]
+    else:
+        from pipeline.tracking.ancestry import tracked_lineage
+
+        lineage, place = tracked_lineage(tracking), ["--tracking", tracking]
     key = find_model(lineage, text)
     console.print(tree_of(lineage, key, lineage.below if down else lineage.above), highlight=False)
     if picture is not None:
         from pipeline.report.lineage_picture import draw_lineage
 
-        if picture.suffix.lower() != ".png":
-            raise InputError(f"--picture {picture}: a PNG is drawn; name a file that ends in .png")
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(picture, draw_lineage(lineage, key, down))
         say(console, f"picture: {picture}")
-    other = "" if down else " --down"
-    say(console, f"next: python -m pipeline lineage {key} --workspace {workspace}{other}")
+    say(console, f"next: python -m pipeline lineage {shlex.join([key, *place, *([] if down else ['--down'])])}")
 
 
 def tree_of(lineage: Lineage, key: str, nearby: Callable[[str], tuple[Parent, ...]]) -> Tree:
@@ -38,9 +46,9 @@ def tree_of(lineage: Lineage, key: str, nearby: Callable[[str], tuple[Parent, ..
     while waiting:
         branch, at = waiting.pop()
         for parent in nearby(at):
-            if parent.key in told_already or parent.key not in lineage.records:
-                gone = "" if parent.key in lineage.records else "  (its record is gone)"
-                branch.add(Text.assemble((f"{parent.role}: ", "bold"), (f"{parent.key}{gone or '  (told above)'}", "dim")))
+            if parent.key in told_already or parent.key not in lineage.models:
+                why = "told above" if parent.key in told_already else "its record is gone"
+                branch.add(Text.assemble((f"{parent.role}: ", "bold"), (f"{parent.key}  ({why})", "dim")))
                 continue
             told_already.add(parent.key)
             waiting.append((branch.add(told(lineage, parent)), parent.key))
@@ -48,16 +56,14 @@ def tree_of(lineage: Lineage, key: str, nearby: Callable[[str], tuple[Parent, ..
 
 
 def told(lineage: Lineage, parent: Parent) -> Text:
-    """A model in two or three lines: its role and key, how it was made, by which measurements, when and with which code."""
-    record = lineage.records[parent.key]
-    score, content = lineage.scores(parent.key), record.content
-    head = Text.assemble((f"{parent.role}: " if parent.role else "", "bold"), (parent.key, "cyan"))
-    if score is not None:
-        head.append(f"  {100 * score:.1f} % on average", style="bold")
-    lines = [head, Text(how_made(record))]
-    if helpers := lineage.helpers(parent.key):
-        lines.append(Text("by " + ", ".join(f"{each.role} {each.key}" for each in helpers)))
-    commit = content["versions"].get("commit", "unknown")
-    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(content["finished"]))
-    lines.append(Text(f"sha256:{record.digest[:SHOWN]} · {when} · code {commit[:SHOWN]}", style="dim"))
+    """A model in a few lines: its role and key, how it was made, by which measurements, its digest, when and with which code."""
+    model = lineage.models[parent.key]
+    head = Text.assemble((f"{parent.role}: " if parent.role else "", "bold"), (model.key, "cyan"))
+    if model.score is not None:
+        head.append(f"  {100 * model.score:.1f} % on average", style="bold")
+    lines = [head, Text(model.how)]
+    if model.helpers:
+        lines.append(Text("by " + ", ".join(f"{each.role} {each.key}" for each in model.helpers)))
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(model.finished))
+    lines.append(Text(f"sha256:{model.digest[:SHOWN]} · {when} · code {model.commit[:SHOWN]}", style="dim"))
     return Text("\n").join(lines)

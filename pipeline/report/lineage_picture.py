@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping
 
-from pipeline.lineage import Lineage, how_made
+from pipeline.lineage import SHOWN, Lineage
 
 WIDTH, HEIGHT, GAP = 2.5, 0.62, 0.5
 """Of a box, and between columns, in inches."""
@@ -35,7 +35,7 @@ def draw_lineage(lineage: Lineage, key: str, down: bool) -> bytes:
                 ends = {"xy": (x, y + HEIGHT / 2), "xytext": (right + WIDTH, middle + HEIGHT / 2)}
                 axes.annotate("", **ends, arrowprops={"arrowstyle": "-|>", "color": "#6b7280", "shrinkA": 0, "shrinkB": 0}, zorder=0)
     for each, (x, y) in corner.items():
-        kind = lineage.records[each].content["kind"]
+        kind = lineage.models[each].kind
         face = next((color for start, color in FACES.items() if kind.startswith(start)), "#f3f4f6")
         edge = {"edgecolor": "#2563eb" if each == key else "#9ca3af", "linewidth": 2 if each == key else 1}
         axes.add_patch(FancyBboxPatch((x, y), WIDTH, HEIGHT, boxstyle="round,pad=0,rounding_size=0.06", facecolor=face, **edge))
@@ -47,11 +47,10 @@ def draw_lineage(lineage: Lineage, key: str, down: bool) -> bytes:
 
 def written(lineage: Lineage, key: str) -> str:
     """What stands in a box: what the step is, how it made the model, what the model scores."""
-    record, score = lineage.records[key], lineage.scores(key)
-    how = how_made(record)
-    head, _, rest = how.partition(": ")
-    points = f"   {100 * score:.1f} %" if score is not None else ""
-    return "\n".join([f"{cut(head, 34)}{points}", cut(rest, 46), f"sha256:{record.digest[:12]}"])
+    model = lineage.models[key]
+    head, _, rest = model.how.partition(": ")
+    points = f"   {100 * model.score:.1f} %" if model.score is not None else ""
+    return "\n".join([f"{cut(head, 34)}{points}", cut(rest, 46), f"sha256:{model.digest[:SHOWN]}"])
 
 
 def cut(text: str, room: int) -> str:
@@ -65,7 +64,7 @@ def reached(lineage: Lineage, key: str, down: bool) -> list[str]:
     while waiting:
         at = waiting.pop()
         for each in lineage.below(at) if down else lineage.above(at):
-            if each.key not in found and each.key in lineage.records:
+            if each.key not in found and each.key in lineage.models:
                 found[each.key] = None
                 waiting.append(each.key)
     return list(found)
@@ -78,7 +77,7 @@ def placed(lineage: Lineage, keys: list[str]) -> Mapping[str, tuple[int, int]]:
     below it where another one that it is made from goes on in that row, or where the place is taken.
     """
     found: dict[str, tuple[int, int]] = {}
-    ordered = sorted(keys, key=lambda key: (lineage.records[key].content["finished"], key))
+    ordered = sorted(keys, key=lambda key: (lineage.models[key].finished, key))
     merged = {parent.key for key in ordered if len(lineage.above(key)) > 1 for parent in lineage.above(key)[:1]}
     for key in ordered:  # a model is made after those it is made from
         before = [parent.key for parent in lineage.above(key) if parent.key in found]

@@ -1,15 +1,17 @@
 """The lineage of a checkpoint, read from records: up to the base, down to all that came of it; found by place, copy, digest and key."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import ended
-from mirrored import make
+from mirrored import Whole, make
 
 from foundation.errors import InputError
-from pipeline.lineage import Lineage, find_model, how_made, read_lineage
+from pipeline.lineage import Lineage, find_model, read_lineage
 from pipeline.report.lineage_picture import draw_lineage, placed, reached
+from pipeline.tracking.ancestry import tracked_lineage
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def lineage(workspace: Path) -> Lineage:
 @pytest.fixture(scope="module")
 def last(lineage: Lineage) -> str:
     """The merge that nothing was made from."""
-    merges = [key for key in lineage.records if key.startswith("merge-")]
+    merges = [key for key in lineage.models if key.startswith("merge-")]
     (last,) = [key for key in merges if not lineage.below(key)]
     return last
 
@@ -46,25 +48,24 @@ def test_a_merge_comes_from_the_previous_and_the_tuned_model(lineage: Lineage, l
 
 
 def test_down_is_up_read_backwards(lineage: Lineage) -> None:
-    up = {(parent.key, parent.role, child) for child in lineage.records if lineage.makes_model(child) for parent in lineage.above(child)}
-    down = {(key, child.role, child.key) for key in lineage.records for child in lineage.below(key)}
+    up = {(parent.key, parent.role, child) for child in lineage.models for parent in lineage.above(child)}
+    down = {(key, child.role, child.key) for key in lineage.models for child in lineage.below(key)}
     assert up == down
     assert up
 
 
 def test_a_model_is_found_by_place_copy_digest_and_key(lineage: Lineage, last: str, tmp_path: Path) -> None:
-    record = lineage.records[last]
-    assert record.checkpoint is not None
-    copy = shutil.copytree(record.checkpoint, tmp_path / "copy")
+    model = lineage.models[last]
+    copy = shutil.copytree(model.place, tmp_path / "copy")
     link = tmp_path / "link"
-    link.symlink_to(record.checkpoint)
-    for text in (str(record.checkpoint), str(copy), str(link), record.digest, f"sha256:{record.digest[:12]}", last, last[:14]):
+    link.symlink_to(model.place)
+    for text in (model.place, str(copy), str(link), model.digest, f"sha256:{model.digest[:12]}", last, last[:14]):
         assert find_model(lineage, text) == last
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("merge-", "begins the names of 2 models"), ("merged", "no model of this store"), ("sha256:0000000", "no model of this store")],
+    [("merge-", "begins the names of 2 models"), ("merged", "no model here"), ("sha256:0000000", "no model here")],
 )
 def test_what_names_no_single_model_is_refused(lineage: Lineage, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
@@ -72,20 +73,18 @@ def test_what_names_no_single_model_is_refused(lineage: Lineage, text: str, said
 
 
 def test_a_directory_that_is_another_model_is_refused(lineage: Lineage, last: str, tmp_path: Path) -> None:
-    checkpoint = lineage.records[last].checkpoint
-    assert checkpoint is not None
-    other = Path(shutil.copytree(checkpoint, tmp_path / "other"))
+    other = Path(shutil.copytree(lineage.models[last].place, tmp_path / "other"))
     (other / "model.safetensors").write_bytes(b"something else")
-    with pytest.raises(InputError, match="is no checkpoint of this store, nor a copy"):
+    with pytest.raises(InputError, match="is no checkpoint that is known here, nor a copy"):
         find_model(lineage, str(other))
     with pytest.raises(InputError, match=r"has no config\.json"):
         find_model(lineage, str(tmp_path))
 
 
 def test_how_it_was_made(lineage: Lineage, last: str) -> None:
-    assert how_made(lineage.records[last]) == "merged by wise_ft: previous weight 0.5 (alpha), tuned weight 0.5"
+    assert lineage.models[last].how == "merged by wise_ft: previous weight 0.5 (alpha), tuned weight 0.5"
     tuned = lineage.above(last)[1].key
-    assert how_made(lineage.records[tuned]).startswith("learned count: ")
+    assert lineage.models[tuned].how.startswith("learned count: ")
 
 
 def test_the_picture_puts_every_model_to_the_right_of_what_it_is_made_from(lineage: Lineage, last: str) -> None:
@@ -104,4 +103,22 @@ def test_the_command(workspace: Path, last: str, capsys: pytest.CaptureFixture[s
         assert told in done.out
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert ended(capsys, "lineage", last, "--workspace", tmp_path).code == 3
-    assert ended(capsys, "lineage", last, "--workspace", workspace, "--picture", tmp_path / "lineage.svg").code == 3
+    assert ended(capsys, "lineage", last, "--workspace", workspace, "--picture", tmp_path / "lineage.svg").code == 2
+
+
+def test_mlflow_alone_tells_the_same(whole: Whole, last: str) -> None:
+    """Another workspace of the same experiment: keys, digests and scores are equal, so are the trees."""
+    built, store, mirror, _ = whole
+    by_records, by_mlflow = read_lineage(store.root), tracked_lineage(mirror.book.client.tracking_uri)
+    mirrored = {key: by_records.models[key] for key in by_mlflow.models}
+    assert len(mirrored) == len(by_records.models) == 5
+    for key, model in mirrored.items():
+        told = by_mlflow.models[key]
+        assert told.score == pytest.approx(model.score, abs=1e-6)  # MLflow is given six places
+        assert replace(told, score=None) == replace(model, score=None)
+
+
+def test_a_tracking_database_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no file .*none\.db"):
+        tracked_lineage(f"sqlite:///{tmp_path / 'none.db'}")
+    assert not (tmp_path / "none.db").exists()
