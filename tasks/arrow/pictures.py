@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 from tasks.arrow.drafts import Draft, Lack
-from tasks.files.images import DAMAGED, MOST_PIXELS, decode, file_status
+from tasks.files.images import decode, file_status, opened
 from tasks.files.problems import Kind, Unusable
 
 AHEAD = 32
@@ -73,26 +73,6 @@ def fetch(root: str, name: str, whole: bool) -> bytes:
     if whole:
         decode(BytesIO(content), repr(name))
     else:
-        check_header(content, repr(name))
+        with opened(BytesIO(content), repr(name)):
+            pass
     return content
-
-
-def check_header(content: bytes, name: str) -> None:
-    """Raises Unusable for bytes that are no image, and for what `tasks.files.images.decode` refuses by the header."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(BytesIO(content)) as image:
-            frames = getattr(image, "n_frames", 1)
-            if image.width * image.height > MOST_PIXELS:
-                raise Unusable(Kind.TOO_LARGE, f"{name} ({image.width} x {image.height}; at most {MOST_PIXELS:,} pixels)")
-            if frames > 1 and image.format != "MPO":
-                raise Unusable(Kind.MOVING, f"{name} ({frames} frames)")
-            if image.mode in {"I", "F"}:
-                raise Unusable(Kind.RANGE, f"{name} (mode {image.mode})")
-    except UnidentifiedImageError as error:
-        raise Unusable(Kind.NOT_IMAGE, name) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Unusable(Kind.TOO_LARGE, f"{name} (more than {MOST_PIXELS:,} pixels)") from error
-    except DAMAGED as error:
-        raise Unusable(Kind.TRUNCATED, f"{name} ({error})") from error

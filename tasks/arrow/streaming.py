@@ -3,30 +3,20 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from foundation.errors import InputError
-
-BLOCK = 1 << 20
-LARGEST = 64 << 20
-SPACE = " \t\n\r"
-AFTER = frozenset(",]}:" + SPACE)
-"""What may stand behind a value; anything else, and the end of a block, may be more of it."""
+from tasks.files.json_text import JsonText
 
 
 def elements(path: Path, key: str | None = None) -> Iterator[Any]:
     """The elements of the JSON array in `path`; of the array under `key` where the file is one object. Raises InputError."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = _Text(file, path)
-            if key is None:
-                yield from text.array()
-            else:
-                yield from _under(text, key)
+        with open(path, "rb") as file:
+            text = JsonText(file, str(path), "JSON", "fetch the file again")
+            yield from text.array(text.value) if key is None else _under(text, key)
     except OSError as error:
         raise InputError(f"{path}: the annotations cannot be opened ({error.strerror}); check --root") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8: {error}; fetch the file again") from error
 
 
 def lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -60,7 +50,7 @@ def opens_with(path: Path) -> str:
         raise InputError(f"{path}: the annotations cannot be opened ({error.strerror}); check --root") from error
 
 
-def _under(text: "_Text", key: str) -> Iterator[Any]:
+def _under(text: JsonText, key: str) -> Iterator[Any]:
     found = False
     text.expect("{")
     while text.peek() == '"':
@@ -68,9 +58,9 @@ def _under(text: "_Text", key: str) -> Iterator[Any]:
         text.expect(":")
         if name == key:
             found = True
-            yield from text.array()
+            yield from text.array(text.value)
         elif text.peek() == "[":
-            for _ in text.array():
+            for _ in text.array(text.value):
                 pass
         else:
             text.value()
@@ -80,63 +70,3 @@ def _under(text: "_Text", key: str) -> Iterator[Any]:
     text.expect("}")
     if not found:
         raise InputError(f"{text.path}: has no list {key!r}; it is not the published file of annotations")
-
-
-class _Text:
-    """A piece of the file that moves on; `at` is where it is read, `before` how many characters lie before it."""
-
-    def __init__(self, file: TextIO, path: Path) -> None:
-        self.file, self.path, self.text, self.at, self.before, self.ended = file, path, "", 0, 0, False
-        self.scan = json.JSONDecoder().raw_decode
-
-    def peek(self) -> str:
-        """The next character that is no space; empty at the end."""
-        while True:
-            while self.at < len(self.text) and self.text[self.at] in SPACE:
-                self.at += 1
-            if self.at < len(self.text) or not self._more():
-                return self.text[self.at : self.at + 1]
-
-    def expect(self, character: str) -> None:
-        """Step over `character`."""
-        found = self.peek()
-        if found != character:
-            raise self._error(f"has {found!r} where {character!r} should stand" if found else f"ends before its {character!r}")
-        self.at += 1
-
-    def value(self) -> Any:
-        """The next value, read whole."""
-        self.peek()
-        while True:
-            try:
-                value, end = self.scan(self.text, self.at)
-                if self.text[end : end + 1] in AFTER or not self._more():  # a number may go on in the next block
-                    self.at = end
-                    return value
-            except (ValueError, RecursionError) as error:
-                if len(self.text) - self.at > LARGEST or not self._more():
-                    raise self._error(f"cannot be read: {error}") from error
-
-    def array(self) -> Iterator[Any]:
-        """The elements of an array, one by one."""
-        self.expect("[")
-        if self.peek() != "]":
-            yield self.value()
-            while self.peek() == ",":
-                self.expect(",")
-                yield self.value()
-        self.expect("]")
-
-    def _more(self) -> bool:
-        """Drop what was read, and read on, as much again as is held; False at the end of the file."""
-        if self.ended:
-            return False
-        self.before += self.at
-        self.text, self.at = self.text[self.at :], 0
-        block = self.file.read(max(BLOCK, len(self.text)))
-        self.ended = not block
-        self.text += block
-        return not self.ended
-
-    def _error(self, what: str) -> InputError:
-        return InputError(f"{self.path}: the JSON {what} (at character {self.before + self.at:,}); fetch the file again")

@@ -9,6 +9,8 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -72,13 +74,22 @@ def open_picture(folder: str, picture: Picture) -> "Image":
 
 def decode(source: str | BytesIO, name: str) -> "Image":
     """An image file's first picture, wholly decoded, upright, RGB. Raises Unusable, naming it `name`."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
+
+    with opened(source, name) as image:
+        image.load()
+        return as_rgb(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def opened(source: str | BytesIO, name: str) -> Iterator["Image"]:
+    """An image file of which only the header has been read and found fit. Raises Unusable, also for what turns up while it is open."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(source) as image:
             _check_header(image, name)
-            image.load()
-            return as_rgb(ImageOps.exif_transpose(image), name)
+            yield image
     except UnidentifiedImageError as error:
         raise Unusable(Kind.NOT_IMAGE, name) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -89,7 +100,7 @@ def decode(source: str | BytesIO, name: str) -> "Image":
         raise Unusable(Kind.TRUNCATED, f"{name} ({error})") from error
 
 
-def as_rgb(image: "Image", name: str) -> "Image":
+def as_rgb(image: "Image") -> "Image":
     """The image as 8-bit RGB; what is transparent lies over white."""
     from PIL import Image
 
@@ -97,8 +108,6 @@ def as_rgb(image: "Image", name: str) -> "Image":
         import numpy as np
 
         return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
-    if image.mode in {"I", "F"}:
-        raise Unusable(Kind.RANGE, f"{name} (mode {image.mode})")
     if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer).convert("RGB")
@@ -112,3 +121,5 @@ def _check_header(image: "Image", name: str) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise Unusable(Kind.MOVING, f"{name} ({frames} frames)")
+    if image.mode in {"I", "F"}:
+        raise Unusable(Kind.RANGE, f"{name} (mode {image.mode})")

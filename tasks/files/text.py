@@ -10,12 +10,8 @@ from array import array
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from foundation.errors import InputError
+from tasks.files.json_text import JsonText
 from tasks.files.problems import Kind, Unusable
-
-BLOCK = 1 << 20
-LARGEST_RECORD = 64 << 20
-SPACE = " \t\n\r"
 
 
 class TextRecords:
@@ -55,82 +51,7 @@ def line_spans(file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 def array_spans(file: BinaryIO, path: str) -> Iterator[tuple[int, int]]:
     """Where each element of a JSON array begins and ends, in bytes. Raises InputError where the text is no array."""
-    text = _Window(file, path)
-    text.expect("[")
-    if text.peek() == "]":
-        text.expect("]")
-    else:
-        while True:
-            yield text.element()
-            if text.peek() != ",":
-                break
-            text.expect(",")
-        text.expect("]")
+    text = JsonText(file, path, "JSON array", "mend the file, or write one record per line")
+    yield from text.array(text.span)
     if text.peek():
         raise text.error(f"goes on after its array with {text.peek()!r}")
-
-
-class _Window:
-    """A piece of the text that moves on. `at` is where it is read; the character at `counted` is the byte `place` of the file."""
-
-    def __init__(self, file: BinaryIO, path: str) -> None:
-        self.file, self.path, self.text, self.at, self.counted, self.ended = file, path, "", 0, 0, False
-        self.decoder = codecs.getincrementaldecoder("utf-8")()
-        self.scan = json.JSONDecoder().raw_decode
-        start = file.read(len(codecs.BOM_UTF8))
-        self.place = len(start) if start == codecs.BOM_UTF8 else file.seek(0)
-
-    def peek(self) -> str:
-        """The next character that is no space; empty at the end."""
-        while True:
-            while self.at < len(self.text) and self.text[self.at] in SPACE:
-                self.at += 1
-            if self.at < len(self.text) or not self._more():
-                return self.text[self.at : self.at + 1]
-
-    def expect(self, character: str) -> None:
-        """Step over `character`."""
-        found = self.peek()
-        if found != character:
-            raise self.error(f"has {found!r} where {character!r} should stand" if found else f"ends before its {character!r}")
-        self.at += 1
-
-    def element(self) -> tuple[int, int]:
-        """Step over one value; the bytes at which it begins and ends."""
-        self.peek()
-        while True:
-            try:
-                length = self.scan(self.text, self.at)[1] - self.at
-                if self.at + length < len(self.text) or not self._more():
-                    break
-            except (ValueError, RecursionError) as error:
-                if len(self.text) - self.at > LARGEST_RECORD or not self._more():
-                    raise self.error(f"cannot be read: {error}") from error
-        start = self._byte()
-        self.at += length
-        return start, self._byte()
-
-    def error(self, what: str) -> InputError:
-        """An error that says where."""
-        return InputError(f"{self.path}: the JSON array {what} (at byte {self._byte():,}); mend the file, or write one record per line")
-
-    def _byte(self) -> int:
-        """The byte at which the text is read."""
-        passed = self.text[self.counted : self.at]
-        self.place += len(passed) if passed.isascii() else len(passed.encode())
-        self.counted = self.at
-        return self.place
-
-    def _more(self) -> bool:
-        """Drop what was read, and read on, as much again as is held; False at the end of the file."""
-        if self.ended:
-            return False
-        self._byte()
-        self.text, self.at, self.counted = self.text[self.at :], 0, 0
-        block = self.file.read(max(BLOCK, len(self.text)))
-        self.ended = not block
-        try:
-            self.text += self.decoder.decode(block, final=self.ended)
-        except UnicodeDecodeError as error:
-            raise self.error(f"is not UTF-8: {error}") from error
-        return not self.ended

@@ -1,6 +1,7 @@
 """Every format gives back what was written; a record becomes the right turns and images."""
 
 import dataclasses
+import io
 import json
 import pickle
 from pathlib import Path
@@ -21,6 +22,7 @@ from tasks.files.images import decode
 from tasks.files.readers import open_records
 from tasks.files.sources import expand_braces
 from tasks.files.task import FileTask, file_task
+from tasks.files.text import array_spans
 from tasks.files.write import FORMS, export
 from tasks.registry import get_task
 from tasks.task import Example, Role, Split, Turn
@@ -146,11 +148,20 @@ def test_text_records_are_those_that_a_whole_parse_gives(
 @pytest.fixture(scope="module")
 def monkeypatch_block() -> Any:
     """Read arrays in blocks of a few bytes, so that every place of a record falls on a border."""
-    from tasks.files import text
+    from tasks.files import json_text
 
-    before, text.BLOCK = text.BLOCK, 7
+    before, json_text.BLOCK = json_text.BLOCK, 7
     yield
-    text.BLOCK = before
+    json_text.BLOCK = before
+
+
+@pytest.mark.parametrize("block", range(1, 12))
+def test_a_number_cut_at_a_blocks_end_is_read_whole(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = ["1", "-1.5", "1e5", "1E+50", "-1.25e-10", "NaN", "-Infinity"]
+    content = f"[{', '.join(numbers)}]".encode()
+    monkeypatch.setattr("tasks.files.json_text.BLOCK", block)
+    spans = array_spans(io.BytesIO(content), "numbers.json")
+    assert [content[start:end].decode() for start, end in spans] == numbers
 
 
 @pytest.mark.parametrize(
