@@ -19,17 +19,15 @@ from typing import TYPE_CHECKING
 from foundation.errors import ConfigError, InputError
 from foundation.hints import unknown
 from mergers.checkpoints.companions import choose_companions
-from mergers.checkpoints.header import TensorEntry
-from mergers.checkpoints.vocabulary import check_vocabularies
 from mergers.checks import check_memory, check_request
 from mergers.engine.layout import ITEM_OUTPUT_BYTES, MAX_SHARD_SIZE, Action, TensorPlan, cut_items
-from mergers.match import plan_proof, plan_tensors
+from mergers.gather import Gathered, gather
+from mergers.match import plan_tensors
 from mergers.merger import Merger, Need
 from mergers.methods.linear import WeightedAverage
-from mergers.sources.agreement import check_configs, check_names, drop_tied_heads
-from mergers.sources.inside import check_shared, check_whole, cover
-from mergers.sources.names import Steps, modern, steps_of
-from mergers.sources.source import Source, anchor_of, unify
+from mergers.sources.inside import check_shared
+from mergers.sources.names import modern, steps_of
+from mergers.sources.source import Source
 
 if TYPE_CHECKING:
     import torch
@@ -48,49 +46,21 @@ class Task:
     known: Mapping[str, Array] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """Sources that have passed every check that needs neither a method nor an output: their tensors under one set of names."""
-
-    sources: tuple[Source, ...]
-    base: Source | None
-    anchor: Source
-    held: tuple[dict[str, TensorEntry], ...]
-    proofs: tuple[TensorPlan, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the sources, then of the base."""
-        return tuple(source.name for source in (*self.sources, *([self.base] if self.base else [])))
-
-    @property
-    def steps(self) -> Steps:
-        """What leads from the anchor's names to those of today."""
-        return steps_of(self.anchor.checkpoint.config)
-
-    def plan(self, merger: Merger) -> tuple[TensorPlan, ...]:
-        """Every tensor of the output by this method, sorted by name. ConfigError, InputError as from `plan_merge`."""
-        useful = self.sources if merger.statistic else [replace(source, statistics={}) for source in self.sources]
-        check_request(merger, useful, self.base, None, MAX_SHARD_SIZE, None)
-        tensors = plan_tensors(merger, self.sources, self.base, self.held, self.anchor, None)
-        check_memory(tensors)
-        return tensors
+def gather_live(sources: Sequence[Source], base: Source | None, partial: bool) -> Gathered:
+    """The sources, checked as `plan_merge` checks them: those of its checks too that are of the output's config and small files."""
+    found = gather(sources, base, partial)
+    choose_companions(found.everyone, found.anchor.name, None)
+    check_shared(sources, {"model_type": found.anchor.checkpoint.config.get("model_type")}, sorted(set().union(*found.held)))
+    return found
 
 
-def gather(sources: Sequence[Source], base: Source | None, partial: bool) -> Gathered:
-    """The sources, checked as `plan_merge` checks them."""
-    everyone = [*sources, base] if base else list(sources)
-    check_names([source.name for source in everyone])
-    anchor = anchor_of(sources, base)
-    check_configs(everyone, anchor)
-    named, _ = unify(everyone, anchor)
-    held, proofs = drop_tied_heads(everyone, named, anchor)
-    check_vocabularies(everyone, held)
-    check_whole(sources)
-    held, _ = cover(sources, base, held, partial, anchor)
-    choose_companions(everyone, anchor.name, None)
-    check_shared(sources, {"model_type": anchor.checkpoint.config.get("model_type")}, sorted(set().union(*held)))
-    return Gathered(tuple(sources), base, anchor, tuple(held), tuple(plan_proof(*proof) for proof in proofs))
+def plan_live(given: Gathered, merger: Merger) -> tuple[TensorPlan, ...]:
+    """Every tensor of the output by this method, sorted by name. ConfigError, InputError as from `plan_merge`."""
+    useful = given.sources if merger.statistic else [replace(source, statistics={}) for source in given.sources]
+    check_request(merger, useful, given.base, None, MAX_SHARD_SIZE, None)
+    tensors = plan_tensors(merger, given.sources, given.base, given.held, given.anchor, None)
+    check_memory(tensors)
+    return tensors
 
 
 class LiveMerge:
@@ -119,8 +89,8 @@ class LiveMerge:
         check_threads(threads)
         self.partial = partial
         self.allow_nonfinite = allow_nonfinite
-        self.all = gather(sources, base, partial)
-        self.steps = self.all.steps
+        self.all = gather_live(sources, base, partial)
+        self.steps = steps_of(self.all.anchor.checkpoint.config)
         self.maps: Maps = Maps()
         self.tensors = plan_tensors(WeightedAverage(), sources, base, self.all.held, self.all.anchor, None)
         self.same = survey(self.tensors, self.all.proofs, self.all.names, self.maps, allow_nonfinite, threads)
@@ -133,7 +103,7 @@ class LiveMerge:
 
         if self.all.base is None:
             return self.all
-        found = gather(self.all.sources, None, self.partial)
+        found = gather_live(self.all.sources, None, self.partial)
         survey((), found.proofs, found.names, self.maps, self.allow_nonfinite, 1)
         return found
 
@@ -188,7 +158,7 @@ class LiveMerge:
         check_threads(threads)
         self.maps.check()
         given = self.gathered(merger)
-        tensors = given.plan(merger)
+        tensors = plan_live(given, merger)
         changing = tuple(each for each in tensors if self.in_memory_name(each.name) not in self.settled)
         if not any(each.merger.rounds for each in tensors):
             return Task(changing, given.names)

@@ -47,6 +47,8 @@ def plan_tensors(
         statistics = plan_statistics(method, name, sources, positions, entries) if action is Action.MERGE else ()
         if method.statistic and not any(statistics):  # nothing was measured of it on any source: a mean of elements, not of whole matrices
             method, statistics = WeightedAverage(getattr(method, "weights", None)), ()
+        if action is Action.MERGE:
+            method.check_holders(name, positions)
         plans.append(TensorPlan(name, made, model.shape, action, method, positions, entries, below, statistics))
     return tuple(plans)
 

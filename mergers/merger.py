@@ -135,6 +135,11 @@ class Merger(Protocol):
         None where it has none. `sources` are the names to call them by."""
         ...
 
+    def check_holders(self, name: str, positions: Sequence[int]) -> None:
+        """Raise ConfigError if tensor `name` cannot be merged over the sources at `positions` alone: the weights of those that hold it
+        leave no mean."""
+        ...
+
     def watches(self, round_number: int, block_number: int) -> bool:
         """Whether a round looks at the tensor's block of this number (0, 1, ...): a sample may do. Block 0 must be watched."""
         ...
@@ -192,6 +197,9 @@ class Method:
         self, name: str, shape: tuple[int, ...], found: Sequence[tuple[int, ...] | None], sources: Sequence[str] = ()
     ) -> None:
         """Nothing was asked for."""
+
+    def check_holders(self, name: str, positions: Sequence[int]) -> None:
+        """Any of the sources will do."""
 
     def watches(self, round_number: int, block_number: int) -> bool:
         """Every block."""

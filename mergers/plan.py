@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from foundation.sizes import size
 from mergers.checkpoints.companions import Companion, choose_companions, enter_values
@@ -28,16 +28,12 @@ from mergers.engine.layout import (
     cut_items,
     lay_out_files,
 )
-from mergers.match import dtype_notes, main_dtype, partial_notes, plan_proof, plan_tensors
+from mergers.gather import gather
+from mergers.match import dtype_notes, main_dtype, partial_notes, plan_tensors
 from mergers.merger import Merger
-from mergers.sources.agreement import check_configs, drop_tied_heads
-from mergers.sources.inside import check_shared, check_whole, cover
-from mergers.sources.source import Source, all_experts, anchor_of, described, unify
+from mergers.sources.inside import check_shared
+from mergers.sources.source import Source, all_experts, described
 from mergers.table import method_name
-
-if TYPE_CHECKING:
-    from mergers.checkpoints.header import TensorEntry
-    from mergers.checkpoints.vocabulary import Alignment
 
 CONFIG_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -172,19 +168,12 @@ def plan_merge(
     names = [source.name for source in sources]
     check_request(merger, sources, base, files_from, max_shard_size, dtype)
     output = Path(os.path.realpath(output))
-    everyone = [*sources, base] if base else list(sources)
-    anchor = anchor_of(sources, base)
-    check_output(output, everyone, replace)
-    notes = check_configs(everyone, anchor)
-    named, renamed = unify(everyone, anchor)
-    held, proofs = drop_tied_heads(everyone, named, anchor)
-    vocabulary = align(everyone, held, anchor, tokenizer_source, pad_to_multiple_of)
-    held = vocabulary.tensors if vocabulary else held
-    check_whole(sources)
-    held, left = cover(sources, base, held, partial, anchor)
-    tensors = plan_tensors(merger, sources, base, held, anchor, dtype)
-    notes += renamed + left + (vocabulary.notes if vocabulary else [])
-    notes += partial_notes(tensors, names, all_experts(sources)) + dtype_notes(tensors, [source.name for source in everyone])
+    check_output(output, [*sources, base] if base else list(sources), replace)
+    gathered = gather(sources, base, partial, tokenizer_source, pad_to_multiple_of)
+    everyone, anchor, vocabulary = gathered.everyone, gathered.anchor, gathered.vocabulary
+    tensors = plan_tensors(merger, sources, base, gathered.held, anchor, dtype)
+    notes = [*gathered.notes, *partial_notes(tensors, names, all_experts(sources))]
+    notes += dtype_notes(tensors, [source.name for source in everyone])
     wanted = files_from or merger.files_from(names)
     main = wanted if wanted and (files_from or whole(everyone, wanted)) else anchor.name
     companions, settings, changed = companions_of(everyone, main, tensors, config or {})
@@ -194,11 +183,9 @@ def plan_merge(
     files = lay_out_files(tensors, max_shard_size)
     check_disk(output, sum(file.nbytes for file in files))
     check_memory(tensors)
-    proven = tuple(plan_proof(position, head, tied) for position, head, tied in proofs)
-    notes += tied_notes(proven)
-    return Plan(
-        merger, tuple(sources), base, output, tensors, proven, files, companions, tuple(notes), allow_nonfinite, replace, item_bytes
-    )
+    notes += tied_notes(gathered.proofs)
+    proofs, told = gathered.proofs, tuple(notes)
+    return Plan(merger, tuple(sources), base, output, tensors, proofs, files, companions, told, allow_nonfinite, replace, item_bytes)
 
 
 def tied_notes(proofs: Sequence[TensorPlan]) -> list[str]:
@@ -215,18 +202,6 @@ def companions_of(
     """The output's small files, its config, and a sentence on what `config` changes in it."""
     mixed = any(entry.dtype != tensor.dtype for tensor in tensors for entry in tensor.entries)
     return enter_values(choose_companions(everyone, main, CONFIG_DTYPES[main_dtype(tensors)] if mixed else None), config)
-
-
-def align(
-    everyone: Sequence[Source], held: Sequence[Mapping[str, TensorEntry]], anchor: Source, choice: str | None, pad_to_multiple_of: int
-) -> Alignment | None:
-    """All sources on one vocabulary, if the user has chosen which; else InputError where vocabularies differ."""
-    from mergers.checkpoints.vocabulary import align_vocabularies, check_vocabularies
-
-    if choice is None and pad_to_multiple_of == 1:
-        check_vocabularies(everyone, held)
-        return None
-    return align_vocabularies(everyone, held, anchor, choice or "base", pad_to_multiple_of)
 
 
 def whole(everyone: Sequence[Source], name: str) -> bool:

@@ -1,28 +1,27 @@
-"""Whether the rules of a schedule fit the tensors of a model: every glob counts for some, every tensor is covered by one."""
-
-from __future__ import annotations
+"""Globs over the names of tensors, of which the first that matches counts: which one that is, and whether each counts for some."""
 
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from foundation.errors import ConfigError
 from foundation.hints import nearest
 
-if TYPE_CHECKING:
-    from mergers.schedule import Schedule
+
+def first_match(globs: Sequence[str], tensor: str) -> int | None:
+    """The position of the first glob that matches a tensor's name; None if none does. `*` also matches dots; case counts."""
+    return next((index for index, pattern in enumerate(globs) if fnmatchcase(tensor, pattern)), None)
 
 
-def check_rules(schedule: Schedule, tensors: Sequence[str]) -> None:
-    """ConfigError unless every rule is followed by a tensor; a closing `*` may be left without."""
-    followed = {schedule.rule_of(tensor) for tensor in tensors}
-    for index, (pattern, _) in enumerate(schedule.rules):
+def check_rules(globs: Sequence[str], tensors: Sequence[str]) -> None:
+    """ConfigError unless every glob counts for a tensor; a closing `*` may be left without."""
+    followed = {first_match(globs, tensor) for tensor in tensors}
+    for index, pattern in enumerate(globs):
         if index in followed or pattern == "*":
             continue
         matched = next((tensor for tensor in tensors if fnmatchcase(tensor, pattern)), None)
         if matched is not None:
-            first = schedule.rules[schedule.rule_of(matched) or 0][0]
+            first = globs[first_match(globs, matched) or 0]
             raise ConfigError(
                 f"the glob {pattern!r} never counts, because {first!r} stands before it and matches the same tensors, e.g. '{matched}'; "
                 "the first that matches counts, so put the narrower one first"

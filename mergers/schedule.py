@@ -14,13 +14,12 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
 from foundation.errors import ConfigError
 from mergers.depth import depths
 from mergers.merger import Granularity, Inputs, Merger, Need, Statistic
-from mergers.rules import check_rules, example
+from mergers.rules import check_rules, example, first_match
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,9 +40,9 @@ class Schedule:
     rules: tuple[tuple[str, Level], ...]
 
     def __post_init__(self) -> None:
-        patterns = [pattern for pattern, _ in self.rules]
-        twice = next((pattern for pattern in patterns if patterns.count(pattern) > 1), None)
-        if not self.rules or "" in patterns:
+        globs = self.globs
+        twice = next((pattern for pattern in globs if globs.count(pattern) > 1), None)
+        if not globs or "" in globs:
             raise ConfigError("a schedule needs rules such as {'*.mlp.*': 0.3, '*': 0.5}; give at least one, each with a glob")
         if twice is not None:
             raise ConfigError(f"the glob {twice!r} has two values; keep the first, which would count")
@@ -51,9 +50,14 @@ class Schedule:
             if isinstance(level, tuple) and len(level) < 2:
                 raise ConfigError(f"the gradient of {pattern!r} has {len(level)} values; give at least 2, e.g. [0, 1], or a plain number")
 
+    @property
+    def globs(self) -> list[str]:
+        """The rules' globs, in order."""
+        return [pattern for pattern, _ in self.rules]
+
     def rule_of(self, tensor: str) -> int | None:
         """The position of the rule that counts for a tensor; None if none covers it."""
-        return next((index for index, (pattern, _) in enumerate(self.rules) if fnmatchcase(tensor, pattern)), None)
+        return first_match(self.globs, tensor)
 
     def at(self, tensor: str, depth: float) -> float:
         """The value for a tensor; ConfigError if no rule covers it."""
@@ -171,7 +175,7 @@ class Scheduled:
         """(glob, the method there) for a name that each glob matches, at every depth at which a value bends."""
         schedules = self.schedules()
         knots = sorted(set().union(*(schedule.knots for schedule in schedules)))
-        for pattern in dict.fromkeys(pattern for schedule in schedules for pattern, _ in schedule.rules):
+        for pattern in dict.fromkeys(pattern for schedule in schedules for pattern in schedule.globs):
             tensor = example(pattern)
             if all(schedule.rule_of(tensor) is not None for schedule in schedules):
                 yield from ((pattern, self.at(tensor, depth)) for depth in knots)
@@ -201,6 +205,10 @@ class Scheduled:
     ) -> None:
         """The method's."""
         self.method.check_statistics(name, shape, found, sources)
+
+    def check_holders(self, name: str, positions: Sequence[int]) -> None:
+        """Only the plain method of a tensor can say."""
+        raise unresolved()
 
     def watches(self, round_number: int, block_number: int) -> bool:
         """Only the plain method of a tensor can say."""
@@ -237,7 +245,7 @@ def resolve_mergers(merger: Merger, names: Iterable[str], sources: Sequence[str]
     if not isinstance(merger, Scheduled):
         return dict.fromkeys(tensors, merger)
     for schedule in merger.schedules():
-        check_rules(schedule, tensors)
+        check_rules(schedule.globs, tensors)
     deep = depths(tensors)
     made: dict[tuple[float | tuple[float, ...], ...], Merger] = {}
     resolved: dict[str, Merger] = {}

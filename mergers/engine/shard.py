@@ -24,6 +24,7 @@ from mergers.engine.transfer import Files, torch_dtype
 from mergers.merger import Inputs
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from mergers.engine.rounds import Tally
@@ -170,13 +171,18 @@ def same_bytes(first: Tensor, second: Tensor) -> bool:
 def is_finite(tensor: Tensor) -> bool:
     """Whether no element of a flat tensor is NaN or infinite, told by the largest bit patterns: those of NaN and infinity lie above all
     others, seen as signed integers where the sign is +, as unsigned ones where it is -. Two looks cost less than one at the values."""
+    signed, infinity, sign = infinity_of(tensor.dtype)
+    bits = tensor.cpu().view(signed).numpy()
+    return not len(bits) or bool(bits.max() < infinity and bits.view(f"u{bits.itemsize}").max() < sign + infinity)
+
+
+@cache
+def infinity_of(dtype: torch.dtype) -> tuple[torch.dtype, int, int]:
+    """Of a float dtype: the signed integers of its size, and the bits of infinity and of the sign."""
     import torch
 
-    signed = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    infinity = int(torch.tensor(math.inf, dtype=tensor.dtype).view(signed))
-    bits = tensor.cpu().view(signed).numpy()
-    sign = 1 << 8 * bits.itemsize - 1
-    return not len(bits) or bool(bits.max() < infinity and bits.view(f"u{bits.itemsize}").max() < sign + infinity)
+    signed = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    return signed, int(torch.tensor(math.inf, dtype=dtype).view(signed)), 1 << 8 * dtype.itemsize - 1
 
 
 def count_nonfinite(item: WorkItem, piece: Piece, values: list[Tensor]) -> Nonfinite:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from foundation.errors import ConfigError
 from mergers.merger import Inputs
-from mergers.methods.deltas import deltas
+from mergers.methods.deltas import base_of
 from mergers.methods.sparse import ThresholdMethod, at, by_source, check_fractions
 from mergers.methods.threshold import drop_above, drop_below, find, keep_band
 
@@ -66,11 +66,11 @@ class Breadcrumbs(ThresholdMethod):
         found = self.thresholds(inputs)
         if found is None:
             return self.merge_whole(inputs)
-        changes = []
-        for position, change, (most, least) in zip(inputs.positions, deltas(inputs), found, strict=True):
+        base, changes = base_of(inputs), []
+        for position, change, (most, least) in zip(inputs.positions, self.changes(inputs, base), found, strict=True):
             above = drop_below(change, least)
             changes.append(drop_above(above, most) if at(self.density, position) != 1 and at(self.outliers, position) > 0 else above)
-        return self.combine(inputs, changes)
+        return self.combine(inputs, base, changes)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from foundation.errors import ConfigError
 from mergers.merger import Inputs
-from mergers.methods.deltas import deltas
+from mergers.methods.deltas import base_of
 from mergers.methods.draws import LEVELS, block_draws, keep_mask, level_of
 from mergers.methods.sparse import SparseMethod, at, by_source, check_fractions
 
@@ -58,13 +58,14 @@ class DareLinear(SparseMethod):
         if all(level == LEVELS for level in levels):
             return self.merge_whole(inputs)
         shared = len(set(levels)) == 1
-        changes = deltas(inputs)
+        base = base_of(inputs)
+        changes = self.changes(inputs, base)
         for index, (change, level) in enumerate(zip(changes, levels, strict=True)):
             if level < LEVELS:
                 change *= keep_mask(block_draws(self.seed, inputs, index), level, change.dtype)
                 if self.rescale and not shared:
                     change *= LEVELS / level
-        return self.combine(inputs, changes, LEVELS / levels[0] if self.rescale and shared else 1.0)
+        return self.combine(inputs, base, changes, LEVELS / levels[0] if self.rescale and shared else 1.0)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import numpy as np
 
 from foundation.errors import ConfigError
 from mergers.merger import Granularity, Inputs
-from mergers.methods.deltas import deltas
+from mergers.methods.deltas import base_of
 from mergers.methods.draws import LEVELS, block_draws, level_of
 from mergers.methods.sparse import SparseMethod, at, by_source, check_fractions
 from mergers.methods.threshold import magnitudes
@@ -77,11 +77,12 @@ class DellaLinear(SparseMethod):
         drops = [level_of(at(self.density, position)) < LEVELS for position in inputs.positions]
         if not any(drops):
             return self.merge_whole(inputs)
-        changes = deltas(inputs)
+        base = base_of(inputs)
+        changes = self.changes(inputs, base)
         for index, change in enumerate(changes):
             if drops[index]:
                 change *= self.multipliers(change, inputs, index)
-        return self.combine(inputs, changes)
+        return self.combine(inputs, base, changes)
 
     def multipliers(self, change: Tensor, inputs: Inputs, index: int) -> Tensor:
         """What each change is multiplied with: 0 where it is dropped, else 1 / p (1 without `rescale`)."""

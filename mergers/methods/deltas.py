@@ -30,16 +30,20 @@ def base_of(inputs: Inputs) -> Tensor:
     return anchor(inputs).to(delta_dtype(inputs))
 
 
-def deltas(inputs: Inputs) -> list[Tensor]:
-    """x_i - base for each tensor of `inputs`, in the compute dtype and in their order; fresh memory, free to change.
+def deltas(inputs: Inputs, base: Tensor) -> list[Tensor]:
+    """x_i - base for each tensor of `inputs`, in their order and in the dtype of `base` (`base_of`); fresh memory, free to change.
 
     Where a source equals the base its delta is -0.0.
     """
+    return [departure.neg_() for departure in departures(inputs, base)]
+
+
+def departures(inputs: Inputs, base: Tensor) -> list[Tensor]:
+    """base - x_i, the deltas with the other sign: a pass cheaper, for what asks for magnitudes only, and for the consensus."""
     import torch
 
-    base = base_of(inputs)
     pieces = [tensor.to(base.dtype, copy=True) for tensor in inputs.tensors]
-    return [torch.sub(base, piece, out=piece).neg_() for piece in pieces]
+    return [torch.sub(base, piece, out=piece) for piece in pieces]
 
 
 def anchor(inputs: Inputs) -> Tensor:
@@ -76,24 +80,24 @@ def add_task_vectors(base: Tensor, deltas: Sequence[Tensor], weights: Sequence[f
 
 def add_consensus(
     base: Tensor,
-    deltas: Sequence[Tensor],
+    departures: Sequence[Tensor],
     weights: Sequence[float],
     scale: float,
     normalize: bool,
     votes: Sequence[float] | None = None,
 ) -> Tensor:
-    """base + scale * the disjoint merge of the deltas: for each element only those count whose sign is that of sum_i votes_i d_i.
+    """base + scale * the disjoint merge of the deltas d_i: for each element only those count whose sign is that of sum_i votes_i d_i.
 
-    `votes` are the weights unless given. With `normalize` the weighted mean of those that agree, otherwise their weighted sum. Where the
-    sum of votes is exactly 0 no sign is elected and nothing is added. A NaN in any delta comes out as NaN. Weights must not be negative.
-    The deltas are used up.
+    `departures` are -d_i. `votes` are the weights unless given. With `normalize` the weighted mean of those that agree, otherwise their
+    weighted sum. Where the sum of votes is exactly 0 no sign is elected and nothing is added. A NaN in any delta comes out as NaN. Weights
+    must not be negative. The departures are used up.
     """
     import torch
 
-    against = weighted_sum(deltas, weights if votes is None else votes).neg_().sign_()
+    against = weighted_sum(departures, weights if votes is None else votes).sign_()
     total = divisor = None
-    for delta, weight in zip(deltas, weights, strict=True):
-        agreeing = delta.mul_(against).clamp_(max=0)  # -|d_i| where it agrees, else 0
+    for departure, weight in zip(departures, weights, strict=True):
+        agreeing = departure.mul_(against).clamp_(min=0)  # |d_i| where it agrees, else 0
         if normalize:
             held = agreeing.sign() if weight == 1 else agreeing.sign().mul_(weight)
             divisor = held if divisor is None else divisor.add_(held)
@@ -103,6 +107,6 @@ def add_consensus(
     assert total is not None
     if divisor is not None:
         # Where none agrees total is 0, so any divisor but 0 will do; the least weight is below every other divisor.
-        total /= divisor.clamp_(max=-min((weight for weight in weights if weight > 0), default=1.0))
+        total /= divisor.clamp_(min=min((weight for weight in weights if weight > 0), default=1.0))
     total.abs_().mul_(against if scale == 1 else against.mul_(scale))
     return torch.sub(base, total, out=total)

@@ -57,6 +57,10 @@ class Fisher(Method):
         check_shapes("fisher", name, tuple(shape), found, sources)
         check_held("fisher", name, found, self.missing, sources)
 
+    def check_holders(self, name: str, positions: Sequence[int]) -> None:
+        """Raise ConfigError if all sources that hold tensor `name` have weight 0."""
+        weights_of_holders(self.weights, name, positions)
+
     def roles(self, source_names: Sequence[str]) -> tuple[str, ...]:
         """What each source counts for, in words."""
         return measured_roles("fisher", self.weights, source_names)
@@ -65,7 +69,7 @@ class Fisher(Method):
         """The average of one piece, over the sources that hold it; InputError if a Fisher is negative or not finite."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
-        weights = weights_of_holders(self.weights, inputs)
+        weights = weights_of_holders(self.weights, inputs.name, inputs.positions)
         held = [value for value in inputs.statistics if value is not None]
         if len(held) < len(inputs.tensors):
             check_held("fisher", inputs.name, [None if value is None else () for value in inputs.statistics], self.missing, inputs.sources)

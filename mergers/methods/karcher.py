@@ -49,6 +49,10 @@ class Karcher(GramMethod):
                 f"tolerance is {self.tolerance}; it is an angle in radians at which the search ends: give one from 1e-14 to below 1"
             )
 
+    def check_holders(self, name: str, positions: Sequence[int]) -> None:
+        """Raise ConfigError if all sources that hold tensor `name` have weight 0."""
+        weights_of_holders(self.weights, name, positions)
+
     def roles(self, source_names: Sequence[str]) -> tuple[str, ...]:
         """The weight of each source, in words."""
         return mean_roles(self.weights, source_names)
@@ -57,7 +61,9 @@ class Karcher(GramMethod):
         """The mean of one piece, over the sources that hold it; InputError if the search has not come to an end."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
-        coefficients, step = spherical_mean(known_gram(inputs), weights_of_holders(self.weights, inputs), self.iterations, self.tolerance)
+        coefficients, step = spherical_mean(
+            known_gram(inputs), weights_of_holders(self.weights, inputs.name, inputs.positions), self.iterations, self.tolerance
+        )
         if step > self.tolerance:
             raise InputError(
                 f"the Karcher mean of tensor '{inputs.name}' still moves by {step:.3g} radians after {self.iterations} iterations "

@@ -41,6 +41,10 @@ class WeightedAverage(Method):
         if self.weights is not None:
             check_weights(self.weights, source_names)
 
+    def check_holders(self, name: str, positions: Sequence[int]) -> None:
+        """Raise ConfigError if all sources that hold tensor `name` have weight 0."""
+        weights_of_holders(self.weights, name, positions)
+
     def weights_for(self, count: int) -> tuple[float, ...]:
         """The weight of each of `count` sources, in config order."""
         return self.weights if self.weights is not None else (1.0 / count,) * count
@@ -51,7 +55,7 @@ class WeightedAverage(Method):
 
     def merge(self, inputs: Inputs) -> Tensor:
         """The average of one piece; where a partial merge lacks sources, over those that hold it, with their weights scaled to sum to 1."""
-        return average(inputs.tensors, weights_of_holders(self.weights, inputs))
+        return average(inputs.tensors, weights_of_holders(self.weights, inputs.name, inputs.positions))
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,12 @@ def check_weights(weights: Sequence[float], source_names: Sequence[str]) -> None
         raise ConfigError(f"weights sum to {total:.8g}: they must sum to 1 (within {SUM_TOLERANCE:g}); the nearest that do: {scaled}")
 
 
-def weights_of_holders(weights: tuple[float, ...] | None, inputs: Inputs) -> tuple[float, ...]:
-    """The weights of the sources that hold this tensor, summing to 1; equal ones unless given."""
+def weights_of_holders(weights: tuple[float, ...] | None, name: str, positions: Sequence[int]) -> tuple[float, ...]:
+    """The weights of the sources at `positions`, which hold tensor `name`, summing to 1; equal ones unless given. ConfigError if all are
+    0."""
     if weights is None:
-        return (1.0 / len(inputs.tensors),) * len(inputs.tensors)
-    return renormalised(tuple(weights[position] for position in inputs.positions), inputs.name)
+        return (1.0 / len(positions),) * len(positions)
+    return renormalised(tuple(weights[position] for position in positions), name)
 
 
 def renormalised(weights: tuple[float, ...], name: str) -> tuple[float, ...]:
@@ -156,9 +161,18 @@ def interpolate(first: Tensor, second: Tensor, weight: float) -> Tensor:
         # Below 0.5 lerp is first + weight * (second - first), which turns two -0.0 into +0.0. The result of two negatives is negative, so
         # setting their common sign bit changes nothing else.
         bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[result.element_size()]
-        both_negative = (first.view(bits) & second.view(bits)).bitwise_and_(torch.iinfo(bits).min)
-        result.view(bits).bitwise_or_(both_negative)
+        if has_negative_zero(first.view(bits)):
+            both_negative = (first.view(bits) & second.view(bits)).bitwise_and_(torch.iinfo(bits).min)
+            result.view(bits).bitwise_or_(both_negative)
     return result
+
+
+def has_negative_zero(bits: Tensor) -> bool:
+    """Whether a -0.0 may be among floats, seen as signed integers: its bits are the least of all. One fast look at what is in memory here;
+    on a GPU, where the answer would have to be waited for, always so."""
+    import torch
+
+    return bits.device.type != "cpu" or (bits.numel() > 0 and int(bits.numpy().min()) == torch.iinfo(bits.dtype).min)
 
 
 def accumulate(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -75,6 +75,10 @@ class RegMean(Method):
         check_shapes("gram", name, (columns, columns), found, sources)
         check_held("gram", name, found, self.missing, sources)
 
+    def check_holders(self, name: str, positions: Sequence[int]) -> None:
+        """Raise ConfigError if all sources that hold tensor `name` have weight 0."""
+        weights_of_holders(self.weights, name, positions)
+
     def roles(self, source_names: Sequence[str]) -> tuple[str, ...]:
         """What each source counts for, in words."""
         return measured_roles("gram", self.weights, source_names)
@@ -83,7 +87,7 @@ class RegMean(Method):
         """The merged tensor, rounded once to the first source's dtype, or as `average` gives it; InputError if a Gram is none."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
-        weights = weights_of_holders(self.weights, inputs)
+        weights = weights_of_holders(self.weights, inputs.name, inputs.positions)
         shapes = [None if gram is None else tuple(gram.shape) for gram in inputs.statistics]
         self.check_statistics(inputs.name, tuple(inputs.tensors[0].shape), shapes, inputs.sources)
         if not shapes or None in shapes:

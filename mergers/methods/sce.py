@@ -19,7 +19,7 @@ import numpy as np
 
 from foundation.errors import ConfigError
 from mergers.merger import Inputs, Method, Need
-from mergers.methods.deltas import add_consensus, base_of, deltas
+from mergers.methods.deltas import add_consensus, base_of, departures
 from mergers.methods.sparse import check_fraction
 from mergers.methods.threshold import ROUNDS, count, find, keep_largest, likely, needs, watches
 
@@ -72,7 +72,7 @@ class Sce(Method):
 
     def observe(self, round_number: int, inputs: Inputs) -> Array:
         """How many positions have which variance; in the last round the sum of squares of each source's selected changes."""
-        changes = deltas(inputs)
+        changes = departures(inputs, base_of(inputs))
         if round_number < self.rounds - 1:
             return count(round_number, [spread(changes)], inputs.known)
         if inputs.known is not None:
@@ -91,11 +91,12 @@ class Sce(Method):
         """The merged piece."""
         if inputs.known is None:
             raise RuntimeError(f"tensor '{inputs.name}' has come without its weights; sce needs its counting rounds")
-        changes = deltas(inputs)
+        base = base_of(inputs)
+        changes = departures(inputs, base)
         least, *weights = inputs.known.tolist()
         if self.selects:
             select_positions(changes, least)
-        return add_consensus(base_of(inputs), changes, weights, 1.0, normalize=True, votes=(1.0,) * len(changes))
+        return add_consensus(base, changes, weights, 1.0, normalize=True, votes=(1.0,) * len(changes))
 
 
 def spread(changes: Sequence[Tensor]) -> Tensor:

@@ -96,7 +96,8 @@ class NuSlerp(GramMethod):
         coefficients = arc(known_gram(inputs), self.fraction)
         if inputs.base is None or is_average(coefficients):  # base + sum_i c_i (x_i - base): the base cancels where the sum is 1
             return combine(inputs.tensors, coefficients)
-        return add_task_vectors(base_of(inputs), deltas(inputs), coefficients, 1.0)
+        base = base_of(inputs)
+        return add_task_vectors(base, deltas(inputs, base), coefficients, 1.0)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,10 @@ class SphericalAverage(GramMethod):
         """Raise ConfigError unless there are two sources or more, and one weight for each, none negative, summing to 1."""
         check_mean("spherical average", self.weights, source_names)
 
+    def check_holders(self, name: str, positions: Sequence[int]) -> None:
+        """Raise ConfigError if all sources that hold tensor `name` have weight 0."""
+        weights_of_holders(self.weights, name, positions)
+
     def roles(self, source_names: Sequence[str]) -> tuple[str, ...]:
         """The weight of each source, in words."""
         return mean_roles(self.weights, source_names)
@@ -117,7 +122,7 @@ class SphericalAverage(GramMethod):
         """The mean of one piece, over the sources that hold it."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
-        coefficients, _ = spherical_mean(known_gram(inputs), weights_of_holders(self.weights, inputs), steps=1)
+        coefficients, _ = spherical_mean(known_gram(inputs), weights_of_holders(self.weights, inputs.name, inputs.positions), steps=1)
         return combine(inputs.tensors, coefficients)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from foundation.errors import ConfigError
 from mergers.merger import Inputs, Method, Need
-from mergers.methods.deltas import add_consensus, add_task_vectors, base_of, deltas
+from mergers.methods.deltas import add_consensus, add_task_vectors, base_of, deltas, departures
 from mergers.methods.task_arithmetic import TaskArithmetic, normalized
 from mergers.methods.threshold import ROUNDS, count, likely, needs, watches
 
@@ -49,6 +49,15 @@ class SparseMethod(Method):
             check_delta_weights(self.weights, source_names, negative=not (self.consensus or self.normalize))
         self.check_sparsity(source_names)
 
+    def check_holders(self, name: str, positions: Sequence[int]) -> None:
+        """Raise ConfigError if a mean is to be taken and the weights of the sources that hold tensor `name` cancel."""
+        if self.normalize:
+            normalized(self.weights_for(positions), f"the sources that hold tensor '{name}'")
+
+    def weights_for(self, positions: Sequence[int]) -> tuple[float, ...]:
+        """The weights of the sources at `positions`, as they are in the config."""
+        return (1.0,) * len(positions) if self.weights is None else tuple(self.weights[position] for position in positions)
+
     def check_sparsity(self, source_names: Sequence[str]) -> None:
         """Raise ConfigError unless the hyperparameters of thinning out make sense and fit these sources."""
         raise RuntimeError(f"{type(self).__name__} does not say how it thins out")
@@ -62,10 +71,13 @@ class SparseMethod(Method):
         weights = self.weights or (1.0,) * len(source_names)
         return tuple(f"weight {weight:.6g}, {self.kept(position)}" for position, weight in enumerate(weights))
 
-    def combine(self, inputs: Inputs, changes: Sequence[Tensor], factor: float = 1.0) -> Tensor:
+    def changes(self, inputs: Inputs, base: Tensor) -> list[Tensor]:
+        """What is to be thinned out and handed to `combine`: the deltas, with the other sign where signs are elected."""
+        return departures(inputs, base) if self.consensus else deltas(inputs, base)
+
+    def combine(self, inputs: Inputs, base: Tensor, changes: Sequence[Tensor], factor: float = 1.0) -> Tensor:
         """The base plus the thinned-out deltas, `factor` times as large: their common rescaling. They may be used up."""
-        weights = (1.0,) * len(changes) if self.weights is None else tuple(self.weights[position] for position in inputs.positions)
-        base, scale = base_of(inputs), self.scale * factor
+        weights, scale = self.weights_for(inputs.positions), self.scale * factor
         if self.consensus:
             return add_consensus(base, changes, weights, scale, self.normalize)
         if self.normalize:
@@ -76,7 +88,8 @@ class SparseMethod(Method):
         """The merged piece with nothing thinned out: task arithmetic to the bit, where no signs are elected or a single source elects its
         own; a single source of weight 1 (any weight in a mean) at scale 1 comes back as it is."""
         if self.consensus and len(inputs.tensors) > 1:
-            return self.combine(inputs, deltas(inputs))
+            base = base_of(inputs)
+            return self.combine(inputs, base, self.changes(inputs, base))
         return TaskArithmetic(self.weights, self.scale, self.normalize).merge(inputs)
 
 
@@ -105,7 +118,7 @@ class ThresholdMethod(SparseMethod):
 
     def observe(self, round_number: int, inputs: Inputs) -> Array:
         """How many changes of each source have which magnitude, in a row for each source up to the last that holds the tensor."""
-        changes = deltas(inputs)
+        changes = departures(inputs, base_of(inputs))
         rows = [changes[0][:0]] * (inputs.positions[-1] + 1)
         for position, change in zip(inputs.positions, changes, strict=True):
             if at(self.density, position) != 1:

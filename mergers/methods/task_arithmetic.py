@@ -61,6 +61,11 @@ class TaskArithmetic(Method):
             weights = normalized(weights, "the sources")
         return tuple(f"task vector times {weight * self.scale:.6g}" for weight in weights)
 
+    def check_holders(self, name: str, positions: Sequence[int]) -> None:
+        """Raise ConfigError if a mean is to be taken and the weights of the sources that hold tensor `name` cancel."""
+        if self.normalize:
+            normalized(self.weights_for(positions), f"the sources that hold tensor '{name}'")
+
     def weights_for(self, positions: Sequence[int]) -> tuple[float, ...]:
         """The weights of the sources at `positions`, as they are in the config."""
         return tuple(1.0 if self.weights is None else self.weights[position] for position in positions)

@@ -119,11 +119,10 @@ def bracket_counts(values: Sequence[Tensor], starts: Array) -> Array:
     for value, row, counts in zip(values, starts, result, strict=True):
         bits = magnitude_bits(value).numpy()
         for start, table in zip(row.tolist(), counts, strict=True):
-            places = (bits - np.int32(start)).view(np.uint32)  # below the bracket: beyond its end
-            inside = places[places < LOWER_BINS].view(np.int32)
-            above = np.count_nonzero(bits >= start + LOWER_BINS)
+            reaches, above = bits >= start, bits >= start + LOWER_BINS
+            inside = bits[np.flatnonzero(reaches ^ above)] - np.int32(start)
             table[:LOWER_BINS] = histogram(torch.from_numpy(inside), LOWER_BINS)
-            table[LOWER_BINS:] = above, len(bits) - len(inside) - above
+            table[LOWER_BINS:] = (higher := np.count_nonzero(above)), len(bits) - len(inside) - higher
     return result
 
 

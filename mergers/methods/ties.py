@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from mergers.merger import Inputs
-from mergers.methods.deltas import deltas
+from mergers.methods.deltas import base_of
 from mergers.methods.sparse import ThresholdMethod, at, check_fractions
 from mergers.methods.threshold import drop_below, find, keep_largest
 
@@ -60,7 +60,9 @@ class Ties(ThresholdMethod):
         found = self.thresholds(inputs)
         if found is None:
             return self.merge_whole(inputs)
-        return self.combine(inputs, [drop_below(change, least) for change, (least,) in zip(deltas(inputs), found, strict=True)])
+        base = base_of(inputs)
+        changes = [drop_below(change, least) for change, (least,) in zip(self.changes(inputs, base), found, strict=True)]
+        return self.combine(inputs, base, changes)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """Sources that do not fit one another and requests that must be refused, by message: what, where, what to do. From headers alone."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from foundation.errors import ConfigError, InputError
-from mergers import WeightedAverage, WiseFT, execute, plan_merge
+from mergers import MERGERS, WeightedAverage, WiseFT, execute, plan_merge
+from mergers.checkpoints.header import read_header
 
 
 def tensors(**changed):
@@ -42,6 +45,36 @@ def test_partial_merges_over_the_holders_and_says_so(bench):
     assert torch.equal(merged["extra"], full["extra"])
     assert torch.equal(merged["model.layers.2.w"], full["model.layers.2.w"])
     assert torch.equal(merged["model.layers.1.w"], torch.full((4, 3), 2.0))
+
+
+MEANS = ["weighted_average", "spherical_average", "karcher", "fisher", "regmean"]
+SUMS = ["task_arithmetic", "ties", "ties_per_tensor", "dare_linear", "dare_ties", "breadcrumbs", "breadcrumbs_ties", "della"]
+
+
+@pytest.mark.parametrize("method", [*MEANS, *SUMS])
+def test_weights_that_vanish_over_the_holders_are_refused_by_the_plan(bench, method):
+    """Before a byte is written, also where the method would take the mean only because nothing was measured of the tensor."""
+    extra = torch.arange(6.0).view(2, 3)
+    held = {name: bench.save(name, tensors(extra=extra + index)) for index, name in enumerate("ac")}
+    sources = bench.sources(a=held["a"], b=bench.save("b", tensors(extra=None)), c=held["c"])
+    given = {"density": 0.5} if {"density"} & {field.name for field in dataclasses.fields(MERGERS[method])} else {}
+    summed = {"normalize": True} if method in SUMS else {}
+    base = bench.sources(base=bench.save("base", tensors(extra=extra)))[0] if method in SUMS else None
+    if MERGERS[method].statistic:
+        measured = bench.save("measured", {"model.layers.0.w": torch.ones(4, 3) if method == "fisher" else torch.eye(3)})
+        statistics = read_header(measured / "model.safetensors")
+        sources = [dataclasses.replace(source, statistics=statistics) for source in sources]
+
+    def planned(weights, output="out", **changed):
+        merger = MERGERS[method](weights=weights, **{**given, **summed, **changed})
+        return plan_merge(merger, sources, bench.root / output, base=base, partial=True)
+
+    with pytest.raises(ConfigError, match=r"tensor 'extra'.*(weight 0|cannot be normalized)"):
+        planned((0.0, 1.0, 0.0))
+    execute(planned((0.2, 0.8, 0.0)))
+    if method in SUMS:
+        execute(planned((0.0, 1.0, 0.0), "summed", normalize=False))
+        assert torch.equal(bench.load("summed")["extra"], extra)
 
 
 def test_models_without_a_common_name_are_refused_even_as_partial(bench):

@@ -9,7 +9,7 @@ from small_models import bits
 
 from foundation.errors import ConfigError
 from mergers import Inputs, WeightedAverage, WiseFT, merger_class, method_name
-from mergers.methods.linear import average
+from mergers.methods.linear import average, interpolate
 
 HALF = [torch.bfloat16, torch.float16]
 FLOATS = [*HALF, torch.float32, torch.float64]
@@ -101,6 +101,20 @@ def test_bfloat16_sums_drift_and_ours_do_not():
 def test_a_source_of_weight_zero_takes_no_part():
     clean, broken = torch.ones(3), torch.full((3,), float("nan"))
     assert bits(average([clean, broken, clean * 3], [0.5, 0.0, 0.5])) == bits(torch.full((3,), 2.0))
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.3, 0.7])
+@pytest.mark.parametrize("second", [-0.0, 0.0, -1.5, 2.0, -1e-40])
+def test_a_zero_is_negative_where_both_are_whether_the_look_ahead_finds_one_or_not(weight, second):
+    """Of every bfloat16 and of those without -0.0, for which the repair of signs is left out."""
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    finite = every[every.isfinite()]
+    for first in (finite, finite[finite.view(torch.int16) != torch.iinfo(torch.int16).min]):
+        other = torch.full_like(first, second)
+        merged = interpolate(first, other, weight)
+        expected = torch.lerp(first, other, weight)
+        expected.view(torch.int16).bitwise_or_(first.view(torch.int16) & other.view(torch.int16) & torch.iinfo(torch.int16).min)
+        assert bits(merged) == bits(expected)
 
 
 def test_inputs_are_not_changed():
