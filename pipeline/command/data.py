@@ -12,7 +12,7 @@ from pipeline.command.terminal import say
 app = typer.Typer(help="Convert data sets of images with text, and look into them.", no_args_is_help=True, rich_markup_mode=None)
 
 LAYOUTS = """\
-NAME is coco, flickr30k, vqav2, nlvr2, visual_genome, sbu or conceptual_captions. Below --root the files lie as published:
+NAME is coco, flickr30k, vqav2, nlvr2, visual_genome, sbu, conceptual_captions or imagenet. Below --root the files lie as published:
 
 coco, flickr30k: karpathy/dataset_<name>.json; train2014/, val2014/; flickr30k-images/
 
@@ -21,6 +21,8 @@ vqav2: v2_OpenEnded_mscoco_*_questions.json, v2_mscoco_*_annotations.json; train
 nlvr2: nlvr2/data/*.json, images/train/<n>/, dev/, test1/
 
 visual_genome: annotations/region_descriptions.json, annotations/image_data.json, images/VG_100K/, images/VG_100K_2/
+
+imagenet: train/<wnid>/, val/ with LOC_val_solution.csv, the devkit, or class folders; LOC_synset_mapping.txt
 
 sbu, conceptual_captions: annot.json (train_annot.json, val_annot.json), [[image, caption], ...], or the published lists; images_train/,
 images_val/
@@ -87,3 +89,30 @@ def show(
     from pipeline.command.data_tables import show_file
 
     show_file(file, start, rows, Console())
+
+
+@app.command()
+def fetch(
+    benchmarks: Annotated[list[str] | None, typer.Argument(help="Benchmarks by name, e.g. ai2d chartqa.", show_default=False)] = None,
+    source: Annotated[str | None, typer.Option("--from", help="Another hub data set, or a revision of it: org/name@revision.")] = None,
+    suite: Annotated[Path | None, typer.Option(help="A suite file: fetch all that it reads from the hub.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only what train, validation or test reads.")] = None,
+) -> None:
+    """Bring the raw files of published benchmarks from the hub to this machine."""
+    from pipeline.command.data_fetch import fetch_benchmarks
+
+    fetch_benchmarks(benchmarks or [], source, suite, split, Console())
+
+
+@app.command()
+def export(
+    benchmark: Annotated[str, typer.Argument(help="A benchmark by name, e.g. cub200.", show_default=False)],
+    root: Annotated[str, typer.Option(help="Where its raw files lie: a directory, or a hub data set that was fetched.")],
+    out: Annotated[Path, typer.Option(help="The directory to write <split>.json and images/ into.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    samples: Annotated[int | None, typer.Option(help="Only the first so many.", min=1)] = None,
+) -> None:
+    """Write a split of a benchmark as LLaVA conversations with their images, to train on elsewhere or to mix."""
+    from pipeline.command.data_export import export_benchmark
+
+    export_benchmark(benchmark, root, out, split, samples, Console())

@@ -22,7 +22,7 @@ from tasks.pairs.records import Kind
 SHOWN_KEPT = 3
 """Things left out that are named of each file and kind; the report holds more."""
 
-TEXTS = {Kind.CAPTIONS: "captions", Kind.QUESTIONS: "questions", Kind.COMPARISONS: "sentences"}
+TEXTS = {Kind.CAPTIONS: "captions", Kind.QUESTIONS: "questions", Kind.COMPARISONS: "sentences", Kind.LABELS: "labels"}
 """What the texts of a data set are."""
 
 LONGEST = 160

@@ -32,7 +32,7 @@ def _summary(config: Any, bases: Sequence[KnownBase]) -> str:
         arms = len(list(config.choices_made())) + len(config.references) if isinstance(config, ModalityMerging) else 1
         what = f"{arms} models x {len(config.seeds)} seeds, {len(config.stages)} stages of learning: {', '.join(config.stages)}"
     elif hasattr(config, "streams"):
-        what = f"{len(config.arms)} arms x {len(config.seeds)} seeds"
+        what = f"{len(config.cases)} arms x {len(config.seeds)} seeds"
     else:
         what = f"{len(config.tasks)} stages: {', '.join(config.tasks)}"
     hub = sorted({stream.base.checkpoint for stream, _ in streams_of(config) if stream.base.checkpoint} - {base.text for base in bases})

@@ -20,14 +20,16 @@ from pipeline.config.bases import KnownBase, check_bases
 from pipeline.config.inputs import check_place
 from pipeline.config.kinds import Settings, validated
 from pipeline.config.settings import MAX_NAME, Experiment
+from pipeline.config.suite_file import lay_suite_under
 from pipeline.config.yaml_file import YamlFile, apply_override, read_yaml
 from pipeline.recipes import RECIPES
 from pipeline.recipes.milestone import Milestone
 from pipeline.step import Step, topological
 from pipeline.store import Store
+from tasks.benchmarks.fetch import is_hub_data
 
 EXPERIMENT_FILE = "experiment.yaml"
-OF_DATA_NO_PLACE = ("scoring", "sampling_strategy", "kind", "set", "variant")
+OF_DATA_NO_PLACE = ("scoring", "sampling_strategy", "kind", "set", "variant", "benchmark", "answering", "options")
 """The keys below `data` whose text names no file."""
 PLACES = ("base", "checkpoint", "model", "beit", "vlmo", "tokenizer")
 """The keys whose text names a checkpoint or tokenizer, where there is one on this machine."""
@@ -76,6 +78,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> tuple[YamlFile, An
     file = read_yaml(path)
     for override in overrides:
         apply_override(file, override)
+    lay_suite_under(file)
     recipe = file.data.get("recipe")
     if recipe is None:
         raise ConfigError(
@@ -170,7 +173,8 @@ def _absolute_base(key: str, value: Any) -> Any:
 def _absolute_data(value: Any) -> Any:
     """The same tasks in files with the place of every file absolute: brace lists and mixtures among them."""
     if isinstance(value, dict):
-        return {key: value[key] if key in OF_DATA_NO_PLACE else _absolute_data(value[key]) for key in value}
+        kept = {key for key in value if key in OF_DATA_NO_PLACE or (key == "directory" and is_hub_data(str(value[key])))}
+        return {key: value[key] if key in kept else _absolute_data(value[key]) for key in value}
     if isinstance(value, list):
         return [_absolute_data(each) for each in value]
     return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value

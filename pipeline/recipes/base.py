@@ -49,7 +49,7 @@ def learn(c: Stream, models: Sequence[Step], store: Path) -> FineTune:
 
 def ask(model: Step, c: Stream, suite: Suite) -> Evaluate:
     """`model` asked every task of the `suite`, which a recipe makes once: tasks in files are read for it."""
-    return Evaluate(model, suite, c.evaluate.batch_size, c.evaluate.threads, gpus=c.evaluate.gpus)
+    return Evaluate(model, suite, c.evaluate.batch_size, c.evaluate.threads, gpus=c.evaluate.gpus, workers=c.evaluate.workers)
 
 
 def validation_suite(c: Stream, learned: Sequence[str], samples: int, store: Path) -> Suite:

@@ -5,11 +5,11 @@ arms share) run once.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from foundation.errors import ConfigError
 from foundation.files import file_name
@@ -25,12 +25,26 @@ from pipeline.recipes.wise_ft import WiseFT, wise_ft
 ARMS: dict[str, tuple[type[Stream], Any]] = {"sequential": (Sequential, sequential), "wise_ft": (WiseFT, wise_ft), "joint": (Joint, joint)}
 
 
+@dataclass(frozen=True)
+class Case:
+    """An arm as it is run, by its name in tables: the arm it is of, its own keys, and the order of the tasks where there are several."""
+
+    name: str
+    arm: str
+    keys: dict[str, Any]
+    order: str = ""
+
+
 class Compare(Settings):
-    """`arms` maps a name to the keys that differ from `common`; each arm names its recipe."""
+    """`arms` maps a name to the keys that differ from `common`; each arm names its recipe.
+
+    `orders` maps a name to the tasks in one order: every arm is then run in each of them, as `arm [order]`.
+    """
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
     common: dict[str, Any]
     arms: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    orders: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # noqa: RUF012
 
     @field_validator("seeds")
     @classmethod
@@ -53,11 +67,32 @@ class Compare(Settings):
                 )
         return value
 
+    @model_validator(mode="after")
+    def _same_tasks(self) -> "Compare":
+        if not self.orders:
+            return self
+        first, tasks = next(iter(self.orders.items()))
+        for name, order in self.orders.items():
+            if sorted(order) != sorted(tasks):
+                raise ValueError(f"orders: {name!r} has tasks {order}, {first!r} {tasks}; name the same tasks in each, in another order")
+        placed = ["common"] * ("tasks" in self.common) + [f"arm {arm!r}" for arm, own in self.arms.items() if "tasks" in own]
+        if placed:
+            raise ValueError(f"orders say which tasks are learned, and so does {placed[0]}; keep one of them")
+        return self
+
+    @property
+    def cases(self) -> "list[Case]":
+        """The arms that are run: each as it is, or in each of the orders."""
+        if not self.orders:
+            return [Case(arm, arm, own) for arm, own in self.arms.items()]
+        orders = [(f" [{name}]", name, {"tasks": order}) for name, order in self.orders.items()]
+        return [Case(arm + suffix, arm, {**own, **tasks}, name) for arm, own in self.arms.items() for suffix, name, tasks in orders]
+
     def streams(self, file: YamlFile | None = None) -> Iterator[tuple[str, str, Stream]]:
         """(arm, recipe, configuration) of each arm and seed, seeds innermost; ConfigError that names the arm and its line in `file`."""
-        for arm, own in self.arms.items():
-            keys = _laid_over(self.common, own)
-            place = _seen_as(arm, keys, file)
+        for case in self.cases:
+            arm, keys = case.name, _laid_over(self.common, case.keys)
+            place = _seen_as(case, keys, file)
             if "seed" in keys:
                 raise ConfigError(
                     f"{place.at(('seed',))}: arm {arm!r}: 'seed' belongs to the whole comparison; list the seeds under 'seeds'"
@@ -83,12 +118,14 @@ def compare(c: Compare, store: Path) -> Iterator[Milestone]:
             yield replace(milestone, arm=arm)
 
 
-def _seen_as(arm: str, keys: dict[str, Any], file: YamlFile | None) -> YamlFile:
-    """The file as one arm sees it: each key stands where the arm gives it, else where `common` does."""
+def _seen_as(case: "Case", keys: dict[str, Any], file: YamlFile | None) -> YamlFile:
+    """The file as one arm sees it: each key stands where the arm (or its order) gives it, else where `common` does."""
     if file is None:
-        return YamlFile(f"arm {arm!r}", keys)
-    rooms: tuple[Place, ...] = (("common",), ("arms", arm))
+        return YamlFile(f"arm {case.name!r}", keys)
+    rooms: tuple[Place, ...] = (("common",), ("arms", case.arm))
     lines = {place[len(room) :]: line for room in rooms for place, line in file.lines.items() if place[: len(room)] == room}
+    order = ("orders", case.order)
+    lines |= {("tasks", *place[len(order) :]): line for place, line in file.lines.items() if place[: len(order)] == order}
     return YamlFile(file.name, keys, lines)
 
 

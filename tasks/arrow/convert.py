@@ -11,7 +11,7 @@ from pathlib import Path
 
 from foundation.errors import ConfigError, InputError
 from foundation.hints import unknown
-from tasks.arrow import coco, conceptual_captions, flickr30k, nlvr2, sbu, visual_genome, vqav2
+from tasks.arrow import coco, conceptual_captions, flickr30k, imagenet, nlvr2, sbu, visual_genome, vqav2
 from tasks.arrow.drafts import OWN_OPTIONS, Lack, Options, Source, Target
 from tasks.arrow.names import DATA_SETS, SHARD_ROWS, data_set, is_sharded
 from tasks.arrow.pictures import fetch_all, lacking_image
@@ -30,6 +30,7 @@ CONVERTERS: dict[str, Callable[[Path, Options], Source]] = {
     "visual_genome": visual_genome.open_source,
     "sbu": sbu.open_source,
     "conceptual_captions": conceptual_captions.open_source,
+    "imagenet": imagenet.open_source,
 }
 """Data set -> what opens its annotations below a root. One file each."""
 

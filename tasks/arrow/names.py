@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from foundation.errors import ConfigError
 from foundation.hints import unknown
-from tasks.arrow.layout import CAPTIONS, COMPARISONS, QUESTIONS, REGIONS, Layout
+from tasks.arrow.layout import CAPTIONS, COMPARISONS, LABELS, QUESTIONS, REGIONS, Layout
 from tasks.pairs.records import Kind
 from tasks.task import Split
 
@@ -38,7 +38,7 @@ def _splits(train: Sequence[str], validation: Sequence[str] = (), test: Sequence
 
 
 COCO, F30K, VQA, NLVR2 = "coco_caption_karpathy_", "f30k_caption_karpathy_", "vqav2_", "nlvr2_"
-GCC = "conceptual_caption_"
+GCC, IMAGENET = "conceptual_caption_", "imagenet_"
 
 DATA_SETS: dict[str, DataSet] = {
     "coco": DataSet(
@@ -89,6 +89,13 @@ DATA_SETS: dict[str, DataSet] = {
         CAPTIONS,
         (GCC + "train_", GCC + "val_"),
         {"usual": _splits([GCC + "train_"], [GCC + "val_"])},
+    ),
+    "imagenet": DataSet(
+        "ImageNet-1k, the published validation images for the test",
+        Kind.LABELS,
+        LABELS,
+        tuple(IMAGENET + part for part in ("train_", "held_back", "val")),
+        {"usual": _splits([IMAGENET + "train_"], [IMAGENET + "held_back"], [IMAGENET + "val"])},
     ),
 }
 

@@ -42,7 +42,9 @@ class Benchmark(Protocol):
 
     @property
     def files(self) -> Mapping[Split, tuple[str, ...]]:
-        """Split -> patterns of the raw files below the directory, as published. A split that is not here has none.
+        """Split -> patterns of the raw files below the directory, as published (`raw.py`), images in files of their own among them.
+
+        A split that is not here has none. The files of all its patterns make a split's identity, so a pattern names no more than it needs.
 
         Where TRAIN has files and VALIDATION none, a tenth of the training pictures is held back as VALIDATION (see `task.py`).
         """

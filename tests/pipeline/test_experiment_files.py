@@ -1,11 +1,13 @@
-"""The files under experiments/ can be planned as they are; the real ones on a config without weights and a handful of records."""
+"""The files under experiments/ can be planned as they are; the real ones on a config without weights and small benchmarks in their published formats."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import benchmark_fixtures as targets
+import benchmark_fixtures_held_out as held_out
 import pytest
-from PIL import Image
 from real_configs import CONFIGS
 
 from pipeline.command.validate import validate_experiment
@@ -16,7 +18,6 @@ FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 DIGITS = [file for file in FILES if file.stem.startswith("digits")]
 REAL = [file for file in FILES if file.stem.startswith("llava")]
 """Those of modality merging are planned in test_modality_recipe.py."""
-TASKS = ("cub200", "pixmocount", "pathvqa", "textvqa", "timeclock")
 LEARNED = {
     "llava_onevision_wise_ft_mlp": "5,703,204,864 of 8,030,348,832 weights learn (language_model.mlp 5,703,204,864)",
     "llava_onevision_wise_ft_full": "7,632,601,088 of 8,030,348,832 weights learn",
@@ -33,27 +34,35 @@ def test_an_experiment_file_is_valid_and_named_after_itself(file: Path, tmp_path
     assert built.steps
 
 
+MADE: dict[str, Callable[[Path], Path]] = {
+    "data/CUB_200_2011": targets.cub200,
+    "data/pixmo-count": targets.pixmocount,
+    "flaviagiammarino/path-vqa": targets.pathvqa,
+    "lmms-lab/textvqa": targets.textvqa,
+    "AvaXiao/clockreading-time": targets.timeclock,
+    "lmms-lab/ai2d": held_out.ai2d,
+    "lmms-lab/ChartQA": held_out.chartqa,
+    "lmms-lab/DocVQA": held_out.docvqa,
+    "lmms-lab/RealWorldQA": held_out.realworldqa,
+    "lmms-lab/SEED-Bench": held_out.seedbench,
+    "lmms-lab/ScienceQA": held_out.scienceqa,
+    "Lin-Chen/MMStar": held_out.mmstar,
+}
+"""Where suites/lmm_cl.yaml looks for raw files -> what writes a small one in the published format. A directory goes before a hub id."""
+
+
 @pytest.fixture
 def brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with what a user brings: records and images of every task, and the configs of the base models."""
-    for task in TASKS:
-        folder = tmp_path / "data" / task
-        (folder / "images").mkdir(parents=True)
-        for split, count in (("train", 40), ("test", 4)):
-            records = [record(f"{split}{index}.png") for index in range(count)]
-            for index, shown in enumerate(records):
-                Image.new("RGB", (8, 8), (index, 0, 100 * (split == "test"))).save(folder / "images" / shown["image"])
-            (folder / f"{split}.json").write_text(json.dumps(records))
+    """A directory with what a user brings: the suite, raw files of its benchmarks, and the configs of the base models."""
+    for place, make in MADE.items():
+        make(tmp_path / place)
+    held_out.infovqa(tmp_path / "lmms-lab/DocVQA")
+    shutil.copytree(FILES[0].parents[1] / "suites", tmp_path / "suites")
     for family in ("llava_onevision", "llava_next"):
         (tmp_path / family).mkdir()
         (tmp_path / family / "config.json").write_text(json.dumps(CONFIGS[family]))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def record(image: str) -> dict[str, Any]:
-    turns = [{"from": "human", "value": "<image>\nHow many?"}, {"from": "gpt", "value": "3"}]
-    return {"id": image, "image": image, "conversations": turns}
 
 
 @pytest.mark.parametrize("file", REAL, ids=lambda file: file.stem)

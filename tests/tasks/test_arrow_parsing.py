@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from foundation.errors import InputError
 from tasks.arrow import streaming
 from tasks.arrow.answers import normalised, score, targets, vocabulary
+from tasks.files import json_text
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -26,7 +27,7 @@ def test_streamed_elements_are_those_of_the_whole(
 ) -> None:
     path = tmp_path_factory.mktemp("json") / "held.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "BLOCK", block)
+        patch.setattr(json_text, "BLOCK", block)
         path.write_text(json.dumps(held, indent=indent, ensure_ascii=escaped), encoding="utf-8", errors="surrogatepass")
         if "\\ud" not in json.dumps(held):
             assert list(streaming.elements(path)) == held
