@@ -54,6 +54,28 @@ bench: $(READY) $(MERGELINE_MERGEKIT)/mergekit-yaml  ## merging against mergekit
 parity: $(READY) $(MERGELINE_MERGEKIT)/mergekit-yaml  ## every shared merge method against mergekit, element by element
 	$(BIN)/python -m benchmarks parity --write
 
+# Other harnesses have environments of their own. There, too, torch comes first; what is not compiled here is when it is first used.
+HARNESS_PIP = bin/pip install --quiet --disable-pip-version-check --no-compile -c constraints-harness.txt
+
+.PHONY: harness lmms
+harness: .harness/lm_eval/.ready  ## lm-eval in an environment of its own (a minute or two, 1.4 GB)
+
+lmms: .harness/lmms_eval/.ready  ## lmms-eval in an environment of its own (a minute or two, 2 GB)
+
+.harness/lm_eval/.ready: constraints-harness.txt
+	$(PYTHON) -m venv .harness/lm_eval
+	.harness/lm_eval/$(HARNESS_PIP) torch
+	.harness/lm_eval/$(HARNESS_PIP) 'lm_eval[hf]' pillow
+	touch $@
+
+# A torchvision that was built for another torch breaks every import of transformers; without one, transformers does without.
+.harness/lmms_eval/.ready: constraints-harness.txt
+	$(PYTHON) -m venv .harness/lmms_eval
+	.harness/lmms_eval/$(HARNESS_PIP) torch
+	.harness/lmms_eval/$(HARNESS_PIP) lmms_eval decord
+	.harness/lmms_eval/bin/python -c 'import torchvision' 2>/dev/null || .harness/lmms_eval/bin/pip uninstall --quiet --yes torchvision timm
+	touch $@
+
 check: format lint types layers test  ## what CI does
 
 format: $(READY)

@@ -15,7 +15,8 @@ from tasks.task import Split, Task
 class Suite:
     """The tasks of the stream, in the order they are trained, and held-out tasks that are never trained.
 
-    `harness`: tasks of other harnesses, held out too; they are asked on the TEST split only.
+    `harness`: tasks of other harnesses, held out too. They are asked for reporting only, so never on the VALIDATION split: what is chosen
+    there (an alpha, a learning rate) must not have seen them.
     `samples`: how many of each task's examples are asked (a task that has fewer is asked all it has). Every model is asked the same.
     Raises ConfigError for a suite without tasks, a task that stands twice, or less than one sample.
     """
@@ -28,18 +29,18 @@ class Suite:
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise ConfigError("the suite has no tasks; name at least one under stream or held_out")
+            raise ConfigError("the suite has no tasks; name at least one under stream, held_out or harness")
         twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if twice:
             raise ConfigError(
-                f"the suite names {', '.join(map(repr, twice))} more than once; name each task once, under stream or under held_out"
+                f"the suite names {', '.join(map(repr, twice))} more than once; name each task once, under stream, held_out or harness"
             )
         if self.samples < 1:
             raise ConfigError(f"the suite asks {self.samples} samples per task; ask at least 1")
         if self.harness and self.split is not Split.TEST:
             raise ConfigError(
                 f"the suite asks the {self.split.value} split, but {self.harness[0].name!r} is a task of {self.harness[0].harness.value}, "
-                "which is there for reporting only; leave it out, or ask the test split"
+                "which is there for reporting only; leave `harness` out, or ask the test split"
             )
 
     @property

@@ -5,6 +5,7 @@ settings never share a report. Overrides that only say how to run (workers, acto
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -165,9 +166,18 @@ def _absolute_places(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _absolute_base(key: str, value: Any) -> Any:
+    if key == "harness" and isinstance(value, dict):
+        return {name: _absolute_harness(keys) for name, keys in value.items()}
     if key in PLACES and isinstance(value, str) and value != "digits" and Path(value).expanduser().exists():
         return str(Path(value).expanduser().absolute())
     return _absolute_places(value) if isinstance(value, dict) else value
+
+
+def _absolute_harness(keys: Any) -> Any:
+    """What is said of one harness, with the places of its interpreter and of the user's tasks absolute."""
+    if not isinstance(keys, dict):
+        return keys
+    return {key: os.path.abspath(os.path.expanduser(value)) if key in ("python", "directory") else value for key, value in keys.items()}
 
 
 def _absolute_data(value: Any) -> Any:

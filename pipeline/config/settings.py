@@ -22,6 +22,7 @@ from foundation.errors import ConfigError
 from foundation.hints import unknown
 from pipeline.config.base_settings import Base
 from pipeline.config.data_settings import Data
+from pipeline.config.harness_settings import HarnessSettings, harness_tasks
 from pipeline.config.kinds import Count, NotNegative, Seed, Settings, WholeNumber, as_value_error
 from pipeline.config.learning import check_learning
 from pipeline.config.strategy_settings import StrategySettings
@@ -50,17 +51,23 @@ NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=+-]{{0,{MAX_NAME - 1}}}")
 
 
 class Evaluation(Settings):
-    """How models are asked: the same samples for every model, answers generated greedily."""
+    """How models are asked: the same samples for every model, answers generated greedily.
+
+    `workers`: so many Ray actors share the samples; 0: the step's own process. The answers are the same. `harness`: tasks that other
+    harnesses ask, held out too.
+    """
 
     samples: Count = 300
     split: Literal["test", "validation"] = "test"
     batch_size: Count = 100
     threads: Count = 1
     gpus: NotNegative = 0
+    workers: WholeNumber = 0
+    harness: HarnessSettings | None = None
 
     def suite(self, stream: Iterable[Task], held_out: Iterable[Task]) -> Suite:
         """The tasks that are learned one after another, and those that must not be forgotten."""
-        return Suite(tuple(stream), tuple(held_out), split=Split(self.split), samples=self.samples)
+        return Suite(tuple(stream), tuple(held_out), Split(self.split), self.samples, harness_tasks(self.harness))
 
 
 class MergeWork(Settings):
