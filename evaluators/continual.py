@@ -3,8 +3,11 @@
 Notation in the formulas: R[i, j] is the score on stream task j after stage i, R[0, j] that of the base model; stage j trains task j;
 S stages are done. H[i, h] is the same for held-out task h. A matrix may stop after any stage (`matrix.until(stage)`): the measures then
 speak of the tasks trained so far. All arithmetic is float64. A measure that is not defined (forgetting after one stage) is NaN.
+
+J[i, j] are the scores of models that are trained jointly: the i-th from the base on tasks 1 to i together.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +153,24 @@ def forward_transfer(matrix: ScoreMatrix) -> float:
     """
     scores = matrix.on_stream
     return _mean(np.array([scores[task, task] - scores[0, task] for task in range(1, matrix.stages)]))
+
+
+def joint_bounds(joint: ScoreMatrix) -> dict[str, float]:
+    """Task j -> a*_j = J[j, j], its score by the model that is trained on tasks 1 to j together: what `intransigence` measures from."""
+    return dict(zip(joint.stream, _own(joint).tolist(), strict=False))
+
+
+def intransigence(matrix: ScoreMatrix, joint: Mapping[str, float]) -> float:
+    """How far each task stays behind joint training after its own stage: 1/S Σ_j (a*_j − R[j, j]); negative where it gets ahead.
+
+    `joint`: task -> a*_j (`joint_bounds`). Chaudhry et al. 2018 (Riemannian Walk, arXiv 1801.10112) define I_k = a*_k − a_{k,k} for one
+    task, a*_k by a model trained on the data of tasks 1 to k; we take the mean over the stages done. Raises InputError where `joint` lacks
+    a task that is trained.
+    """
+    trained = matrix.stream[: matrix.stages]
+    if missing := [task for task in trained if task not in joint]:
+        raise InputError(f"the joint scores lack {', '.join(missing)}; train and evaluate the joint model on every task of the stream")
+    return _mean(np.array([joint[task] for task in trained]) - _own(matrix))
 
 
 def _own(matrix: ScoreMatrix) -> Array:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.report import write_report
+from pipeline.report import RunScores, write_report
 from pipeline.report.search_figures import by_arm
 from pipeline.report.tables import print_grids, print_tables
 from pipeline.results import Row, all_scores, outcomes
@@ -13,17 +13,33 @@ from pipeline.searches import searches
 from pipeline.store import Store
 
 
-def report_of(found: Sequence[Row], store: Store, directory: Path, title: str) -> list[Path]:
-    """Write the report of a run into `directory`; its files, `report.md` last."""
+def report_of(run_directory: Path, found: Sequence[Row], store: Store, directory: Path) -> list[Path]:
+    """Write the report of a run into `directory`; its files, the one to read first last."""
     from pipeline.report.search_write import write_search_report
 
+    title = run_directory.name
     if has_families(found):
         from pipeline.report.modality_write import write_modality_report
 
         return write_modality_report(outcomes(found, store), directory, title, asked_notes(found, store))
     made = searches(found, store)
     chosen = write_search_report(made, directory / "search", f"{title}: what was searched") if made else []
-    return [*chosen, *write_report(all_scores(found, store), directory, title)]
+    return [*chosen, *stages_report([run_directory], all_scores(found, store), directory, chosen)]
+
+
+def stages_report(
+    run_directories: Sequence[Path], scores: Sequence[RunScores], directory: Path, searched: Sequence[Path] = ()
+) -> list[Path]:
+    """Write the report of runs of stages, whose `scores` these are, into `directory`; its files, `report.html` last.
+
+    `searched`: the files of the report of their searches.
+    """
+    from pipeline.report.page import write_page
+    from pipeline.report.paired import paired_scores
+
+    paired = paired_scores(scores)
+    files = write_report(scores, directory, ", ".join(place.name for place in run_directories), paired)
+    return [*files, write_page(directory, run_directories, scores, paired, searched)]
 
 
 def print_report(found: Sequence[Row], store: Store, console: Console) -> None:

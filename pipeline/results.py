@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from evaluators.scores import TaskScore
+from evaluators.scores import SAMPLES_FILE, TaskScore
 from foundation.errors import InputError
 from foundation.files import write_json_atomic
 from pipeline.recipes.milestone import Milestone, Role
@@ -18,6 +19,7 @@ from pipeline.report import RunScores, StageScores
 from pipeline.report.modality import Outcome
 from pipeline.report.run_scores import Cost
 from pipeline.steps import FineTune
+from pipeline.steps.learning import tasks_in
 from pipeline.store import Record, Store
 from trainers.strategies.fine_tuning import FineTuning
 from trainers.strategies.table import strategy_name
@@ -46,6 +48,7 @@ class Row:
     value: float | None = None
     measured: str = ""  # step key
     search: str = ""  # step key
+    learned: tuple[str, ...] = ()  # the tasks that the stage learns together; none where it is no fine-tuning
 
 
 def rows(milestones: Sequence[Milestone], recipe: str) -> list[Row]:
@@ -59,8 +62,8 @@ def rows(milestones: Sequence[Milestone], recipe: str) -> list[Row]:
             task=milestone.task,
             weights=milestone.weights,
             training=_training(milestone),
-            stream=tuple(task.name for task in milestone.evaluation.suite.stream),
-            held_out=tuple(task.name for task in milestone.evaluation.suite.held_out),
+            stream=milestone.evaluation.suite.stream_names,
+            held_out=milestone.evaluation.suite.held_out_names,
             evaluation=milestone.evaluation.key,
             model=milestone.model.key,
             step=milestone.step,
@@ -69,6 +72,7 @@ def rows(milestones: Sequence[Milestone], recipe: str) -> list[Row]:
             value=milestone.value,
             measured=milestone.measured.key if milestone.measured else "",
             search=milestone.search.key if milestone.search else "",
+            learned=tuple(task.name for task in tasks_in(milestone.model.task)) if isinstance(milestone.model, FineTune) else (),
         )
         for milestone in milestones
     ]
@@ -84,9 +88,14 @@ def read_rows(run_directory: Path) -> list[Row]:
     path = run_directory / RUN_FILE
     try:
         content = json.loads(path.read_text())
-        return [Row(**{**row, "stream": tuple(row["stream"]), "held_out": tuple(row["held_out"])}) for row in content["milestones"]]
+        return [_row(told) for told in content["milestones"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read as a run ({error}); run the experiment again to write it anew") from error
+
+
+def _row(told: dict[str, Any]) -> Row:
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+    return Row(**fields)
 
 
 def streams(milestones: Sequence[Milestone]) -> list[list[Milestone]]:
@@ -106,13 +115,21 @@ def run_scores(found: Sequence[Row], store: Store) -> RunScores:
         record = store.by_key(row.evaluation)
         if record is None:
             break
-        stages.append(StageScores(row.stage, row.task, row.role, task_scores(record)))
+        samples = record.directory / SAMPLES_FILE
+        stages.append(StageScores(row.stage, row.task, row.role, task_scores(record), samples if samples.exists() else None))
     weights = next((row.weights for row in found if row.weights), "")
     training = next((row.training for row in found if row.training), "")
     cost = learning_cost([row.model for row in found if row.role == Role.AFTER], store)
     strategy = next((row.strategy for row in found if row.strategy), "")
     first = found[0]
-    return RunScores(first.arm, first.seed, first.stream, first.held_out, weights, tuple(stages), training, cost, strategy)
+    joint = learns_jointly(found)
+    return RunScores(first.arm, first.seed, first.stream, first.held_out, weights, tuple(stages), training, cost, strategy, joint)
+
+
+def learns_jointly(found: Sequence[Row]) -> bool:
+    """Whether every stage of one arm and seed learns its task together with all before it: the recipe `joint`."""
+    later = [row for row in found if row.role == Role.AFTER and row.stage > 1]
+    return bool(later) and all(row.learned == row.stream[: row.stage] for row in later)
 
 
 def outcomes(found: Sequence[Row], store: Store) -> list[Outcome]:

@@ -103,7 +103,7 @@ def _all_seen(built: Built, store: Store) -> None:
 def _write_report(built: Built, store: Store, directory: Path) -> None:
     from pipeline.reports import report_of
 
-    report_of(rows(built.milestones, built.config.recipe), store, directory, built.name)
+    report_of(built.run_directory, rows(built.milestones, built.config.recipe), store, directory)
 
 
 @contextmanager

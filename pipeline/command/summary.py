@@ -9,10 +9,10 @@ from rich.console import Console
 from foundation.errors import ConfigError, InputError
 from foundation.hints import unknown
 from pipeline.config.experiment import Built
-from pipeline.report import write_report
+from pipeline.report.page import PAGE_FILE
 from pipeline.report.run_scores import RunScores
 from pipeline.report.tables import print_tables
-from pipeline.reports import has_families, print_report, report_of
+from pipeline.reports import has_families, print_report, report_of, stages_report
 from pipeline.results import RUN_FILE, all_scores, read_rows, rows
 from pipeline.runner import Finished
 from pipeline.store import Store
@@ -30,10 +30,11 @@ def print_finished(built: Built, finished: Finished, console: Console, arguments
     side_by_side = compare_runs(base, mirrored.experiment, mirrored.compared)
     if len(mirrored.compared) > 2:  # several arms: the table of all asked models
         side_by_side = view_page(base, mirrored.experiment, STAGES_VIEW)
+    page = finished.report / PAGE_FILE
     lines = [
         "",
         f"checkpoints  {_shown(built.run_directory / 'checkpoints')}",
-        f"report       {_shown(finished.report / 'report.md')}",
+        f"report       {_shown(page) + ' and ' if page.exists() else ''}{_shown(finished.report / 'report.md')}",
         f"compare      {side_by_side}",
         f"curves       {view_page(base, mirrored.experiment, CURVES_VIEW, charts=True)}",
         f"MLflow       python -m pipeline ui --workspace {_shown(built.workspace)}   (then open the links above)",
@@ -41,7 +42,8 @@ def print_finished(built: Built, finished: Finished, console: Console, arguments
     ]
     if not mirrored.uri.startswith("sqlite"):
         lines = [line for line in lines if not line.startswith("MLflow")]
-    if not any(milestone.weights for milestone in built.milestones) or built.config.recipe != "wise_ft":
+    alphas = built.config.recipe == "wise_ft" and built.config.merge.plain
+    if not any(milestone.weights for milestone in built.milestones) or not alphas:
         lines.pop()
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -62,15 +64,15 @@ def report_runs(names: list[str], workspace: Path, output: Path | None, console:
     if merging and len(names) > 1:
         raise ConfigError(f"run {merging[0]} compares merges within itself and cannot be laid beside other runs; report it alone")
     place = output or (directories[0] / "report" if len(names) == 1 else workspace / "runs" / "report")
-    if merging:
+    scores = [] if merging else [run for directory in directories for run in scores_of(directory, len(names) > 1)]
+    if len(names) == 1:
         found, store = read_rows(directories[0]), Store(directories[0].parent.parent / "store")
-        files = report_of(found, store, place, directories[0].name)
+        files = report_of(directories[0], found, store, place)
         print_report(found, store, console)
     else:
-        scores = [run for directory in directories for run in scores_of(directory, len(names) > 1)]
-        files = write_report(scores, place, ", ".join(directory.name for directory in directories))
+        files = stages_report(directories, scores, place)
         print_tables(scores, console)
-    console.print(f"\nreport  {_shown(place / 'report.md')} and {len(files) - 1} files beside it", highlight=False, soft_wrap=True)
+    console.print(f"\nreport  {_shown(files[-1])} and {len(files) - 1} files beside it", highlight=False, soft_wrap=True)
 
 
 def scores_of(directory: Path, named: bool) -> list[RunScores]:

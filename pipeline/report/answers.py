@@ -81,6 +81,7 @@ class Question:
     answer: str
     pictures: tuple[Picture, ...]
     replies: Mapping[int, tuple[Reply, ...]]
+    prompt: str = ""  # all the text that the models were given
 
     def outcome(self, line: int) -> Outcome:
         """What became of it in that line."""
@@ -134,7 +135,7 @@ def collect(run_directory: Path, samples: int | None = None) -> Answers:
         evaluation = evaluation or done[0][1]
         rows = [row for row, _ in done]
         lines.append(Line(rows[0].arm, rows[0].seed, tuple(map(asked, rows)), rows[0].held_out, rows[0].stream))
-        for sample, line in replies_of([record for _, record in done], samples).items():
+        for sample, line in replies_of([record for _, record in done], samples):
             replies.setdefault((sample.task, sample.key), {})[place] = line
             check_same(first.setdefault((sample.task, sample.key), sample), sample)
     assert evaluation is not None  # a run has rows
@@ -159,8 +160,8 @@ def asked(row: Row) -> Asked:
     return Asked(row.stage, row.task, words.get(Role(row.role), "after merge" if row.weights else "tuned"))
 
 
-def replies_of(records: Sequence[Record], samples: int | None) -> dict[Sample, tuple[Reply, ...]]:
-    """The first `samples` samples of each task (as the first record has them) -> each record's reply."""
+def replies_of(records: Sequence[Record], samples: int | None) -> list[tuple[Sample, tuple[Reply, ...]]]:
+    """The first `samples` samples of each task (as the first record has them), and each record's reply."""
     tables = []
     for record in records:
         path = record.directory / SAMPLES_FILE
@@ -169,10 +170,10 @@ def replies_of(records: Sequence[Record], samples: int | None) -> dict[Sample, t
         tables.append(read_samples(path))
     kept = [sample for _, group in groupby(tables[0], key=lambda sample: sample.task) for sample in list(group)[:samples]]
     by_key = [{(sample.task, sample.key): sample for sample in table} for table in tables]
-    return {
-        sample: tuple(Reply(table[sample.task, sample.key].response, table[sample.task, sample.key].score) for table in by_key)
+    return [
+        (sample, tuple(Reply(table[sample.task, sample.key].response, table[sample.task, sample.key].score) for table in by_key))
         for sample in kept
-    }
+    ]
 
 
 def check_same(first: Sample, other: Sample) -> None:
@@ -200,7 +201,9 @@ def questions_of(
             example = example_of(sample, examples)
             said = tuple((turn.role.value, turn.text) for turn in example.before)
             pictures = tuple(map(picture_of, example.images))
-            found.append(Question(name, sample.key, said, sample.question, sample.answer, pictures, replies[name, sample.key]))
+            found.append(
+                Question(name, sample.key, said, sample.question, sample.answer, pictures, replies[name, sample.key], sample.prompt)
+            )
     return tuple(found)
 
 

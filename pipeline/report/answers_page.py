@@ -6,6 +6,7 @@ ever set as text. `answers_style.py` is its look, `answers_script.py` what it do
 
 import html
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.report.answers import RIGHT_FROM, Answers, Line, Question
@@ -25,20 +26,25 @@ PAGE = """\
 <title>{title}: questions and answers</title>
 <style>{style}</style>
 </head>
-<body>
+<body class="browser whole">
+{browser}
+<script>{script}</script>
+</body>
+</html>
+"""
+
+BROWSER = """\
 <header>
-  <div class="top">
-    <h1>{title}</h1>
-    <button id="theme" type="button" title="Light or dark" aria-label="Light or dark"></button>
-  </div>
+  {head}
   <div class="filters">
-    <label{one_line}>Line <select id="line"></select></label>
+    <label{one_line}>Arm <select id="line"></select></label>
     <label>Task <select id="task"></select></label>
+    <label>Stage <select id="pair"></select></label>
     <input id="search" type="search" placeholder="Search questions and answers" aria-label="Search questions and answers">
   </div>
   <div class="outcomes" id="outcomes" role="group" aria-label="What became of the question"></div>
 </header>
-<main>
+<div class="panes">
   <div class="detail">
     <section class="sample" id="sample" aria-live="polite"></section>
     <footer>{note}</footer>
@@ -48,25 +54,41 @@ PAGE = """\
     <ol id="list"></ol>
     <div id="more"></div>
   </section>
-</main>
-<script id="data" type="application/json">{data}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+</div>
+<script id="data" type="application/json">{data}</script>"""
+HEAD = """\
+<div class="top">
+    <h1>{title}</h1>
+    {theme}
+  </div>"""
+THEME_BUTTON = '<button id="theme" type="button" title="Light or dark" aria-label="Light or dark"></button>'
 
 
 def page(answers: Answers) -> str:
     """The whole page."""
+    head = HEAD.format(title=html.escape(answers.title), theme=THEME_BUTTON)
     return PAGE.format(
         policy=POLICY,
         title=html.escape(answers.title),
         style=STYLE,
-        one_line=" hidden" if len(answers.lines) == 1 else "",
-        note=html.escape(note(answers)),
-        data=json.dumps(data(answers), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        browser=browser(answers, data(answers), note(answers), head),
         script=SCRIPT,
     )
+
+
+def browser(answers: Answers, told: Mapping[str, Any], words: str, head: str = "") -> str:
+    """What a person browses in, with its data: the part that `answers_script.py` fills. `words` stand below, `head` above, as markup."""
+    return BROWSER.format(
+        head=head,
+        one_line=" hidden" if len(answers.lines) == 1 else "",
+        note=html.escape(words),
+        data=as_script(told),
+    )
+
+
+def as_script(told: Mapping[str, Any]) -> str:
+    """Plain values as JSON that can stand in a script element: nothing in it can end the element."""
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def note(answers: Answers) -> str:
@@ -105,6 +127,7 @@ def question_data(question: Question) -> dict[str, Any]:
         "before": question.before,
         "question": question.question,
         "answer": question.answer,
+        "prompt": "" if question.prompt == question.question else question.prompt,
         "images": images,
         "replies": replies,
         "outcomes": {str(line): question.outcome(line).value for line in sorted(question.replies)},

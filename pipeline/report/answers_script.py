@@ -1,4 +1,7 @@
-"""What the page of answers does: filters, the list of samples, the card of one sample, keys. Plain JavaScript, text set as text only."""
+"""What the page of answers does: filters, the list of samples, the card of one sample, keys. Plain JavaScript, text set as text only.
+
+The same script serves the page of answers and a part of a report (`data.inside`), which holds but some samples of a line (`data.counts`).
+"""
 
 SCRIPT = r"""
 "use strict";
@@ -9,7 +12,7 @@ const OUTCOMES = [
   ["all", "All"], ["changed", "Changed"], ["got right", "Got right"], ["got wrong", "Got wrong"],
   ["stayed right", "Stayed right"], ["stayed wrong", "Stayed wrong"],
 ];
-const state = { line: "0", task: "", outcome: "all", search: "", place: 0, found: [], drawn: 0 };
+const state = { line: String(data.first ?? 0), task: "", pair: null, outcome: "all", search: "", place: 0, found: [], drawn: 0 };
 
 function make(tag, className, text) {
   const element = document.createElement(tag);
@@ -30,10 +33,16 @@ function image(name, className) {
 // ---- which samples
 function changed(question) {
   const replies = question.replies[state.line];
-  return replies.some((reply) => reply[0] !== replies[0][0]);
+  const compared = state.pair ? state.pair.map((index) => replies[index]) : replies;
+  return compared.some((reply) => reply[0] !== compared[0][0]);
 }
-function fits(question, outcome) {
-  return outcome === "all" || (outcome === "changed" ? changed(question) : question.outcomes[state.line] === outcome);
+function outcome(question) {
+  const replies = question.replies[state.line];
+  const [first, last] = (state.pair ?? [0, replies.length - 1]).map((index) => right(replies[index]));
+  return first ? (last ? "stayed right" : "got wrong") : (last ? "got right" : "stayed wrong");
+}
+function fits(question, wanted) {
+  return wanted === "all" || (wanted === "changed" ? changed(question) : outcome(question) === wanted);
 }
 function matches(question, words) {
   const said = question.before.map((turn) => turn[1]);
@@ -57,12 +66,12 @@ function select(keepKey) {
 
 // ---- the filters
 function drawOutcomes(asked) {
-  at("outcomes").replaceChildren(...OUTCOMES.map(([outcome, name]) => {
+  at("outcomes").replaceChildren(...OUTCOMES.map(([wanted, name]) => {
     const button = make("button", "", name);
     button.type = "button";
-    button.append(make("span", "count", asked.filter((question) => fits(question, outcome)).length));
-    button.setAttribute("aria-pressed", state.outcome === outcome);
-    button.onclick = () => { state.outcome = outcome; select(current()?.key); };
+    button.append(make("span", "count", asked.filter((question) => fits(question, wanted)).length));
+    button.setAttribute("aria-pressed", state.outcome === wanted);
+    button.onclick = () => { state.outcome = wanted; select(current()?.key); };
     return button;
   }));
 }
@@ -79,9 +88,26 @@ function drawTasks() {
   at("task").value = state.task;
 }
 
+function drawPairs() {  // which two models are compared
+  const models = data.lines[state.line].models;
+  const last = (stage) => models.findLastIndex((model) => model.stage === stage);
+  const pairs = [];
+  for (const stage of new Set(models.map((model) => model.stage).filter((stage) => stage > 0))) {
+    const first = models.findIndex((model) => model.stage === stage), words = `${stage} ${models[first].task}`;
+    if (models.length > 2) pairs.push([`${words}: whole stage`, last(stage - 1), last(stage)]);
+    if (first < last(stage)) pairs.push([`${words}: its merge`, first, last(stage)]);
+  }
+  const kept = pairs.some(([, one, other]) => state.pair && state.pair[0] === one && state.pair[1] === other);
+  if (!kept) state.pair = null;
+  const options = pairs.map(([words, ...pair]) => new Option(words, pair.join()));
+  at("pair").replaceChildren(new Option("all, first to last model", ""), ...options);
+  at("pair").value = state.pair ? state.pair.join() : "";
+}
+
 // ---- the overview: share of right replies per model, and a row per sample
 function drawShares() {
   const models = data.lines[state.line].models;
+  if (data.counts) return drawCounts();
   const bars = state.found.length ? models.map((model, index) => {
     const share = state.found.filter((question) => right(question.replies[state.line][index])).length / state.found.length;
     const bar = make("span", "bar");
@@ -100,6 +126,15 @@ function drawShares() {
   const chart = make("div", "bars");
   chart.append(...bars.map(([bar]) => bar));
   at("shares").replaceChildren(words, chart);
+}
+function drawCounts() {  // only changed samples are here: a share of them would say nothing about the model
+  const [kept, changing, asked] = Object.entries(data.counts[state.line])
+    .filter(([task]) => !state.task || task === state.task)
+    .reduce((sum, [, counts]) => sum.map((count, index) => count + counts[index]), [0, 0, 0]);
+  const words = make("p");
+  words.append(make("b", "", `${state.found.length} sample${state.found.length === 1 ? "" : "s"}`),
+    ` of ${kept} on this page; of ${asked} asked, the answer to ${changing} changed`);
+  at("shares").replaceChildren(words);
 }
 function drawList(upTo) {
   const models = data.lines[state.line].models;
@@ -140,14 +175,14 @@ function show(place, moved) {
   if (place >= state.drawn) drawList(place + PORTION);
   const row = at("list").children[place].firstChild;
   row.setAttribute("aria-current", "true");
-  history.replaceState(null, "", `#${encodeURIComponent(question.key)}`);
+  if (!data.inside) history.replaceState(null, "", `#${encodeURIComponent(question.key)}`);
   const pane = at("list").closest(".overview");
   if (getComputedStyle(pane).overflowY === "auto") {  // beside the card; on a narrow screen it stands below it
     const top = row.offsetTop - pane.offsetTop;
     const seen = top >= pane.scrollTop + 90 && top + row.offsetHeight <= pane.scrollTop + pane.clientHeight;
     if (!seen) pane.scrollTop = top - pane.clientHeight / 3;
   }
-  if (moved) at("sample").scrollIntoView({ block: "start" });
+  if (moved) at("sample").scrollIntoView({ block: data.inside ? "nearest" : "start" });
 }
 function card(question) {
   const bar = make("nav", "steps");
@@ -160,7 +195,7 @@ function card(question) {
     button.type = "button"; button.title = words; button.setAttribute("aria-label", words);
   }
   bar.append(back, make("span", "", `${state.place + 1} of ${state.found.length}`), next,
-    make("span", `badge ${question.outcomes[state.line].replace(" ", "-")}`, question.outcomes[state.line]));
+    make("span", `badge ${outcome(question).replace(" ", "-")}`, outcome(question)));
   const head = make("div", "head");
   const figures = make("div", "figures");
   figures.append(...question.images.map((name) => image(name, "picture")));
@@ -174,6 +209,11 @@ function card(question) {
   const answer = make("p", "answer");
   answer.append(make("span", "label", "Right answer"), make("strong", "", question.answer));
   words.append(answer, make("p", "key", question.key));
+  if (question.prompt) {
+    const whole = make("details", "prompt");
+    whole.append(make("summary", "", "The whole prompt"), make("pre", "", question.prompt));
+    words.append(whole);
+  }
   if (question.images.length) head.append(figures);
   head.append(words);
   return [bar, head, replies(question)];
@@ -186,20 +226,21 @@ function replies(question) {
   head.append(make("th", "", "Stage"), ...(columns.length ? columns : [""]).map((name) => make("th", "", name)));
   table.append(head);
   for (const stage of [...new Set(models.map((model) => model.stage))]) {
-    const own = models.map((model, index) => [model, question.replies[state.line][index]]).filter(([model]) => model.stage === stage);
+    const told = models.map((model, index) => [model, question.replies[state.line][index], index]);
+    const own = told.filter(([model]) => model.stage === stage);
     const row = make("tr", own[0][0].task === question.task ? "own" : "");
     const name = make("th", "", own[0][0].task === null ? "base" : `${stage} ${own[0][0].task}`);
     name.scope = "row";
     if (row.className) name.append(make("small", "", "learns this"));
     row.append(name);
     if (stage === 0) {
-      const cell = replyCell(own[0][1], "");
+      const cell = replyCell(own[0], "");
       cell.colSpan = Math.max(columns.length, 1);
       row.append(cell);
     } else {
       for (const column of columns) {
         const found = own.find(([model]) => model.model === column);
-        row.append(found ? replyCell(found[1], column) : make("td", "none"));
+        row.append(found ? replyCell(found, column) : make("td", "none"));
       }
     }
     table.append(row);
@@ -208,8 +249,9 @@ function replies(question) {
   frame.append(table);
   return frame;
 }
-function replyCell(reply, label) {
+function replyCell([, reply, index], label) {
   const cell = make("td"), box = make("div", `reply ${right(reply) ? "right" : "wrong"}`);
+  if (state.pair?.includes(index)) box.classList.add("compared");
   if (label) box.append(make("span", "label", label));
   const text = make("span", "text", reply[0] || "(nothing)");
   box.append(make("span", "mark", right(reply) ? "✓" : "✗"), text);
@@ -220,8 +262,13 @@ function replyCell(reply, label) {
 
 // ---- what a person does
 at("line").append(...data.lines.map((line, index) => new Option(line.name, index)));
-at("line").onchange = (event) => { state.line = event.target.value; drawTasks(); select(current()?.key); };
+at("line").value = state.line;
+at("line").onchange = (event) => { state.line = event.target.value; drawTasks(); drawPairs(); select(current()?.key); };
 at("task").onchange = (event) => { state.task = event.target.value; select(current()?.key); };
+at("pair").onchange = (event) => {
+  state.pair = event.target.value ? event.target.value.split(",").map(Number) : null;
+  select(current()?.key);
+};
 at("search").oninput = (event) => { state.search = event.target.value; select(current()?.key); };
 at("theme").onclick = () => {
   const dark = getComputedStyle(document.documentElement).colorScheme === "dark"
@@ -230,6 +277,7 @@ at("theme").onclick = () => {
 };
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (data.inside && !at("line").closest(".browser").matches(":hover, :focus-within")) return;
   const typing = event.target.matches("input, select, textarea");
   if (event.key === "Escape" && typing) event.target.blur();
   if (typing) return;
@@ -238,5 +286,6 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "/") { event.preventDefault(); at("search").focus(); }
 });
 drawTasks();
-select(decodeURIComponent(location.hash.slice(1)));
+drawPairs();
+select(data.inside ? "" : decodeURIComponent(location.hash.slice(1)));
 """

@@ -1,6 +1,10 @@
-"""How the page of answers looks: light and dark, from a phone's width up. Right and wrong differ in mark and fill, not in colour alone."""
+"""How the page of answers looks: light and dark, from a phone's width up. Right and wrong differ in mark and fill, not in colour alone.
 
-STYLE = """
+`THEME` is the ground of every page of ours, `BROWSER` the part in which answers are browsed (nested, so it changes nothing around it),
+`STYLE` both and the page of answers itself.
+"""
+
+THEME = """
 :root {
   color-scheme: light dark;
   --page: light-dark(#f6f7f9, #0f1216);
@@ -19,22 +23,26 @@ STYLE = """
 :root[data-theme=light] { color-scheme: light; }
 :root[data-theme=dark] { color-scheme: dark; }
 * { box-sizing: border-box; }
-body { display: grid; grid-template-rows: auto minmax(0, 1fr); height: 100vh; margin: 0; background: var(--page); color: var(--ink); }
-h1, h2, p, ol, table { margin: 0; padding: 0; }
+body { margin: 0; background: var(--page); color: var(--ink); }
 button, select, input { font: inherit; color: inherit; }
 button { cursor: pointer; }
+select, input { min-height: 34px; padding: 4px 8px; border: 1px solid var(--rule); border-radius: 8px; background: var(--page); }
 :focus-visible { outline: 2px solid var(--blue); outline-offset: 1px; }
 [hidden] { display: none !important; }
+#theme { width: 32px; height: 32px; border: 1px solid var(--rule); border-radius: 8px; background: none; }
+#theme::before { content: ""; display: block; width: 14px; height: 14px; margin: auto; border: 2px solid var(--soft);
+  border-radius: 50%; background: linear-gradient(90deg, var(--soft) 50%, transparent 50%); }
+"""
+
+BROWSER = """
+.browser {
+h1, h2, p, ol, table { margin: 0; padding: 0; }
 
 header { padding: 14px 20px 10px; background: var(--card); border-bottom: 1px solid var(--rule); }
 .top { display: flex; align-items: center; gap: 12px; }
 h1 { flex: 1; font-size: 17px; overflow-wrap: anywhere; }
-#theme { width: 32px; height: 32px; border: 1px solid var(--rule); border-radius: 8px; background: none; }
-#theme::before { content: ""; display: block; width: 14px; height: 14px; margin: auto; border: 2px solid var(--soft);
-  border-radius: 50%; background: linear-gradient(90deg, var(--soft) 50%, transparent 50%); }
 .filters { display: flex; flex-wrap: wrap; gap: 8px 14px; margin: 10px 0; align-items: center; }
 .filters label { color: var(--soft); }
-select, input { min-height: 34px; padding: 4px 8px; border: 1px solid var(--rule); border-radius: 8px; background: var(--page); }
 input { flex: 1; min-width: 180px; max-width: 420px; }
 .outcomes { display: flex; flex-wrap: wrap; gap: 6px; }
 .outcomes button { padding: 3px 12px; border: 1px solid var(--rule); border-radius: 99px; background: none; white-space: nowrap; }
@@ -42,7 +50,7 @@ input { flex: 1; min-width: 180px; max-width: 420px; }
 .outcomes [aria-pressed=true] { background: var(--chosen); border-color: var(--blue); }
 .count { margin-left: 6px; color: var(--soft); font-variant-numeric: tabular-nums; }
 
-main { display: grid; grid-template: minmax(0, 1fr) / 340px minmax(0, 1fr); width: 100%; max-width: 1400px; margin: 0 auto; }
+.panes { display: grid; grid-template: minmax(0, 1fr) / 340px minmax(0, 1fr); width: 100%; max-width: 1400px; margin: 0 auto; }
 .overview { grid-area: 1 / 1; overflow-y: auto; border-right: 1px solid var(--rule); scrollbar-width: thin; }
 .detail { grid-area: 1 / 2; display: flex; flex-direction: column; overflow-y: auto; padding: 16px 24px; scrollbar-width: thin; }
 .shares { position: sticky; top: 0; z-index: 1; padding: 12px 16px 8px; background: var(--page); border-bottom: 1px solid var(--rule); }
@@ -101,7 +109,10 @@ td { padding: 6px; min-width: 150px; vertical-align: top; }
 .reply.wrong { border-color: var(--wrong); background: var(--wrong-fill); }
 .reply .label { display: none; width: 100%; }
 .reply .text { flex: 1; min-width: 0; color: var(--ink); white-space: pre-line; }
+.reply.compared { outline: 2px solid var(--blue); outline-offset: -1px; }
 .mark { font-weight: 700; }
+.prompt { margin-top: 12px; font-size: 13px; color: var(--soft); }
+.prompt pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .right .mark { color: var(--right); }
 .wrong .mark { color: var(--wrong); }
 .empty { padding: 48px 0; text-align: center; color: var(--soft); }
@@ -113,8 +124,7 @@ footer { margin-top: auto; padding-top: 24px; font-size: 13px; color: var(--soft
   .filters label, .filters select { flex: 1; }
   .filters label { display: flex; gap: 8px; align-items: center; min-width: 100%; }
   input { min-width: 100%; }
-  body { display: block; height: auto; }
-  main { display: flex; flex-direction: column; }
+  .panes { display: flex; flex-direction: column; }
   .detail { display: contents; }
   footer { order: 1; padding: 16px 14px 20px; }
   .overview { overflow: visible; border-right: 0; border-top: 1px solid var(--rule); }
@@ -137,4 +147,14 @@ footer { margin-top: auto; padding-top: 24px; font-size: 13px; color: var(--soft
   td[colspan] { grid-column: 1 / -1; }
   .reply .label { display: block; }
 }
+}
 """
+
+WHOLE = """
+.whole { display: grid; grid-template-rows: auto minmax(0, 1fr); height: 100vh; }
+@media (max-width: 760px) {
+  .whole { display: block; height: auto; }
+}
+"""
+
+STYLE = THEME + BROWSER + WHOLE

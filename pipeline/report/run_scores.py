@@ -7,6 +7,7 @@ lie on one chart.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -33,12 +34,16 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class StageScores:
-    """One evaluated model: stage 0 is the base; `task` is what the stage trained (None for the base); `role` is base, before or after."""
+    """One evaluated model: stage 0 is the base; `task` is what the stage trained (None for the base); `role` is base, before or after.
+
+    `scores` may hold parts of a task's score beside it, as "pathvqa/f1". `samples`: the file of its answers, None where it is not known.
+    """
 
     stage: int
     task: str | None
     role: str
     scores: Mapping[str, TaskScore]
+    samples: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class RunScores:
 
     `training` names what the stages train and how ("mlp, lr 6e-4"): arms are compared pairwise only where it is equal. `cost` is what the
     last model's fine-tuning took, stage upon stage; None where no stage is done. `strategy` says how a stage takes up its task, "" for
-    plain fine-tuning.
+    plain fine-tuning. `joint` says that every stage learns its task and all before it together: what the other runs are held against.
     """
 
     arm: str
@@ -67,6 +72,7 @@ class RunScores:
     training: str = ""
     cost: "Cost | None" = None
     strategy: str = ""
+    joint: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:

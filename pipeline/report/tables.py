@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from pipeline.report.paired import PairedScores
+
 SUMMARY = {
     "acc/average": "average accuracy, all tasks",
     "acc/held_out": "accuracy, held-out tasks",
@@ -86,7 +88,7 @@ def summary_grid(run: RunScores) -> Grid:
         if any(cell != "–" for cell in cells):
             rows.append((words, *cells))
     heads = {BEFORE: "before merge", AFTER: "after merge" if run.merges else "last model"}
-    note = "± standard error over samples; differences between models on the same samples have none here"
+    note = "± standard error over samples"
     return Grid(f"{after_stage(stage, run.stream)}, in %", ("figure", *(heads[role] for role in figures)), tuple(rows), note=note)
 
 
@@ -101,11 +103,13 @@ def _figure(figures: dict[str, float], metric: str) -> str:
 def comparison_grid(arms: Sequence[Arm]) -> Grid:
     """One column per arm: mean ± standard error over its seeds."""
     over = (
-        "mean ± standard error over seeds" if any(len(arm.runs) > 1 for arm in arms) else "one seed each, so no standard error over seeds"
+        "mean ± standard error over seeds (in brackets: half the width of the 95 % interval, Student's t)"
+        if any(len(arm.runs) > 1 for arm in arms)
+        else "one seed each, so no standard error over seeds"
     )
     note = "\n".join([over, *(_arm_line(arm) for arm in arms)])
     title = f"{after_stage(arms[0].stage, arms[0].runs[0].stream)}, in %"
-    cells = [[estimate_text(arm.figures.get(metric)) for metric in COMPARED] + cost_cells(arm) for arm in arms]
+    cells = [[estimate_text(arm.figures.get(metric), interval=True) for metric in COMPARED] + cost_cells(arm) for arm in arms]
     return figures_grid(title, [*COMPARED.values(), "weights trained", "minutes of fine-tuning"], [arm.name for arm in arms], cells, note)
 
 
@@ -139,20 +143,32 @@ def difference_grid(arms: Sequence[Arm]) -> Grid | None:
     pairs = paired_differences(arms)
     if not pairs:
         return None
-    cells = [[estimate_text(pair.figures.get(metric), signed=True) for metric in COMPARED] for pair in pairs]
+    cells = [[estimate_text(pair.figures.get(metric), signed=True, interval=True) for metric in COMPARED] for pair in pairs]
     seeds = sorted({next(iter(pair.figures.values())).count for pair in pairs})
-    note = f"mean ± standard error of the difference within each seed ({'/'.join(map(str, seeds))} shared), in percentage points"
+    note = (
+        f"mean ± standard error of the difference within each seed ({'/'.join(map(str, seeds))} shared), in percentage points; "
+        "in brackets: half the 95 % interval"
+    )
     title = "paired differences between arms that share tasks, training and base model"
     return figures_grid(title, list(COMPARED.values()), [f"{pair.second} − {pair.first}" for pair in pairs], cells, note)
 
 
-def print_tables(runs: Sequence[RunScores], console: "Console") -> None:
-    """Lay the runs' tables on the terminal: a single run stage by stage with its summary; several runs as a comparison of arms."""
-    arms = arms_of(runs)
+def print_tables(runs: Sequence[RunScores], console: "Console", scores: "PairedScores | None" = None) -> None:
+    """Lay the runs' tables on the terminal: a single run stage by stage with its summary; several runs as a comparison of arms.
+
+    Below them what differs on the same samples: `scores`, or what is found now where that is None.
+    """
+    from pipeline.report.orders import order_difference_grid, order_differences, orders_grid, orders_of
+    from pipeline.report.paired import Kind, paired_scores
+    from pipeline.report.paired_tables import paired_grids
+
+    arms, found = arms_of(runs), scores or paired_scores(runs)
     if len(runs) == 1:
         grids: list[Grid | None] = [stage_grid(runs[0]), summary_grid(runs[0])]
     else:
-        grids = [comparison_grid(arms), difference_grid(arms)]
+        orders = orders_of(arms)
+        grids = [comparison_grid(arms), difference_grid(arms), orders_grid(orders), order_difference_grid(order_differences(orders))]
+    grids += paired_grids(found, Kind.MERGE if len(arms) == 1 else Kind.ARMS)
     print_grids((grid for grid in grids if grid is not None), console)
 
 
@@ -169,12 +185,14 @@ def print_grids(grids: Iterable[Grid], console: "Console") -> None:
 
 
 def _fitting(grid: Grid, console: "Console") -> list[Grid]:
-    """`grid` whole where it fits, else folded: into its blocks, each cut where it must be; without blocks, one table per row."""
+    """`grid` whole where it fits, else folded: into its blocks, each cut where it must be.
+
+    One table per row without blocks, or where a column by itself is too wide.
+    """
     if _fits(grid, console):
         return [grid]
-    if not grid.blocks:
-        columns = grid.columns[1:]
-        return [Grid(f"{row[0]}, {grid.title}", ("", "value"), tuple(zip(columns, row[1:], strict=True))) for row in grid.rows]
+    if not grid.blocks or not all(_fits(grid.only([name]), console) for block in grid.blocks for name in block):
+        return _by_row(grid)
     parts: list[list[str]] = []
     for block in grid.blocks:
         for start, name in enumerate(block):
@@ -183,6 +201,16 @@ def _fitting(grid: Grid, console: "Console") -> list[Grid]:
                 parts.append([])
             parts[-1].append(name)
     return [grid.only(part, f"{grid.title}: {' to '.join(dict.fromkeys((part[0], part[-1])))}") for part in parts]
+
+
+def _by_row(grid: Grid) -> list[Grid]:
+    """A table for each row, with a line for each column; a label that is left empty is that of the row above."""
+    tables, labels = [], ("",) * grid.labels
+    for row in grid.rows:
+        labels = tuple(own or above for own, above in zip(row[: grid.labels], labels, strict=True))
+        lines = tuple(zip(grid.columns[grid.labels :], row[grid.labels :], strict=True))
+        tables.append(Grid(f"{', '.join(labels)}, {grid.title}", ("", "value"), lines))
+    return tables
 
 
 def _fits(grid: Grid, console: "Console") -> bool:

@@ -62,6 +62,28 @@ def test_forgetting_takes_the_best_since_the_own_stage() -> None:
     assert continual.backward_transfer(run) == pytest.approx(((0.6 - 0.7) + (0.4 - 0.5)) / 2, abs=EXACT)
 
 
+JOINT = [
+    [0.9, 0.8, 0.2, 0.3, 0.1],
+    [0.9, 0.8, 0.95, 0.4, 0.1],
+    [0.9, 0.7, 0.9, 0.75, 0.2],
+    [0.9, 0.8, 0.85, 0.8, 0.9],
+]
+
+
+def test_intransigence_by_hand() -> None:
+    """Against the joint model of tasks 1 to j, on task j: .95 − .9, .75 − .8 (here the stream is ahead), .9 − .7."""
+    bounds = continual.joint_bounds(ScoreMatrix(("a", "b", "c"), ("h1", "h2"), np.array(JOINT)))
+    assert bounds == {"a": 0.95, "b": 0.75, "c": 0.9}
+    assert continual.intransigence(matrix(), bounds) == pytest.approx((0.05 - 0.05 + 0.2) / 3, abs=EXACT)
+    assert continual.intransigence(matrix().until(1), bounds) == pytest.approx(0.05, abs=EXACT)
+    assert np.isnan(continual.intransigence(matrix().until(0), bounds))
+
+
+def test_intransigence_needs_every_task() -> None:
+    with pytest.raises(InputError, match="the joint scores lack b, c"):
+        continual.intransigence(matrix(), {"a": 0.9})
+
+
 def test_what_is_not_defined_is_nan() -> None:
     one = matrix().until(1)
     for measure in (continual.forgetting, continual.backward_transfer, continual.forward_transfer):
@@ -95,6 +117,8 @@ def test_identities(stages: int, held_out: int, seed: int) -> None:
     run = ScoreMatrix(stream, others, scores)
     rebuilt = continual.learning_accuracy(run) + continual.backward_transfer(run) * (stages - 1) / stages
     assert continual.average_accuracy(run) == pytest.approx(rebuilt, abs=EXACT)
+    assert continual.intransigence(run, continual.joint_bounds(run)) == 0
+    assert continual.intransigence(run, dict.fromkeys(stream, 1.0)) == pytest.approx(1 - continual.learning_accuracy(run), abs=EXACT)
     assert continual.forgetting(run) >= -continual.backward_transfer(run) - EXACT
     still = ScoreMatrix(stream, others, np.repeat(scores[:1], stages + 1, axis=0))
     for measure in (
