@@ -12,6 +12,7 @@ from benchmarks import document
 from benchmarks.checkpoints import SHAPES, make_models
 from benchmarks.contenders import METHODS
 from benchmarks.contest import REPOSITORY
+from benchmarks.evaluation import measure_evaluation
 from benchmarks.limits import measure_limits
 from benchmarks.methods import measure_method
 from benchmarks.modality import measure_modality
@@ -64,6 +65,7 @@ PARTS: dict[str, Callable[[Request], dict[str, Any]]] = {
     "training": lambda request: measure_training(request.directory, request.repetitions),
     "modality": lambda request: measure_modality(request.repetitions),
     "search": lambda request: measure_search(request.directory, min(request.repetitions, 3)),
+    "evaluation": lambda request: measure_evaluation(request.directory, request.repetitions),
 }
 
 

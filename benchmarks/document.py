@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import tables
 from benchmarks.contest import REPOSITORY
+from benchmarks.evaluation import evaluation_table
 from benchmarks.machine import describe
 from benchmarks.modality import modality_table
 from benchmarks.search import search_table
@@ -131,6 +132,17 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], li
             "and without starting Ray, processes in turn, medians. Ratios of 101 points are per point.",
         ),
         lambda data: search_table(data["search"]),
+    ),
+    (
+        "Evaluation",
+        ("evaluation",),
+        (
+            "Untrained digits models (an answer seldom ends early), three tasks with answers of up to 8 and 40 tokens, float32, one thread",
+            "each; samples per second from the checkpoint on disk to the scores, without imports and without starting Ray, processes in",
+            "turn, median (least–most). The loop (`benchmarks/evaluation_alone.py`) asks the same questions and scores them the same way.",
+            "Workers on Ray ask in smaller batches, so that there is something to share.",
+        ),
+        lambda data: evaluation_table(data["evaluation"]),
     ),
 )
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from evaluators.questions import batches_of
 from foundation.errors import InputError
 from models.load import load_model, load_processor
-from models.prompts import question_text, tokenizer_of
+from models.prompts import special_tokens, tokenizer_of
 from tasks.task import Example
 
 
@@ -28,13 +29,14 @@ class Answerer:
     device: torch.device
 
 
-def load_answerer(checkpoint: Path, device: torch.device | None = None) -> Answerer:
+def load_answerer(checkpoint: Path, device: torch.device | None = None, processor: Any = None) -> Answerer:
     """The model and processor in `checkpoint` on `device` (None: the GPU if there is one), in the dtype they are stored in.
 
+    `processor`: the checkpoint's, where it is loaded already; it will pad on the left.
     Raises InputError where the checkpoint does not load whole or names no token that ends an answer.
     """
     chosen = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    processor = load_processor(checkpoint)
+    processor = load_processor(checkpoint) if processor is None else processor
     tokenizer = tokenizer_of(processor)
     tokenizer.padding_side = "left"
     model = load_model(checkpoint).to(chosen).eval()
@@ -55,13 +57,9 @@ def answers(
 
     `on_batch` hears how many examples have been answered. Raises InputError for a batch size below one.
     """
-    if batch_size < 1:
-        raise InputError(f"batch size {batch_size} asks nothing; use at least 1")
-    prompts = prompts_of(answerer, examples)
-    order = by_length(answerer, examples, prompts)
+    prompts, batches = batches_of(answerer.processor, examples, batch_size)
     found: dict[int, str] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for batch in batches:
         inputs = encode(answerer, [examples[index] for index in batch], [prompts[index] for index in batch])
         found |= zip(batch, generate(answerer, inputs, max_new_tokens), strict=True)
         if on_batch is not None:
@@ -69,27 +67,10 @@ def answers(
     return [found[index] for index in range(len(examples))]
 
 
-def prompts_of(answerer: Answerer, examples: Sequence[Example]) -> list[str]:
-    """The prompt of each example; the chat template runs once for each different question."""
-    asked = [(len(example.images), example.question, example.before) for example in examples]
-    rendered = {key: question_text(answerer.processor, *key) for key in dict.fromkeys(asked)}
-    return [rendered[key] for key in asked]
-
-
-def by_length(answerer: Answerer, examples: Sequence[Example], prompts: Sequence[str]) -> list[int]:
-    """Row numbers sorted by the room a prompt takes: images' pixels, then tokens of text, then place. Each prompt is encoded once."""
-    tokenizer = tokenizer_of(answerer.processor)
-    lengths = {prompt: len(tokenizer(prompt).input_ids) for prompt in dict.fromkeys(prompts)}
-    pixels = [sum(image.width * image.height for image in example.images) for example in examples]
-    return sorted(range(len(examples)), key=lambda index: (pixels[index], lengths[prompts[index]], index))
-
-
 def encode(answerer: Answerer, examples: Sequence[Example], prompts: Sequence[str]) -> dict[str, torch.Tensor]:
     """Prompts and images as the model's inputs on its device; one call of the processor for the whole batch."""
-    bos = tokenizer_of(answerer.processor).bos_token
     options: dict[str, Any] = {"text": list(prompts), "padding": True, "return_tensors": "pt"}
-    if bos is not None and prompts[0].startswith(bos):
-        options["add_special_tokens"] = False  # the chat template wrote the first token already
+    options |= special_tokens(answerer.processor, prompts[0])
     if any(example.images for example in examples):
         options["images"] = [list(example.images) for example in examples]
     inputs = answerer.processor(**options).to(answerer.device)

@@ -21,6 +21,8 @@ from foundation.errors import ConfigError, Interrupted, MergelineError, Resource
 from pipeline.command.analyze_cli import app as analyze
 from pipeline.command.arguments import spread
 from pipeline.command.data import app as data
+from pipeline.command.evaluate_cli import evaluate
+from pipeline.command.lineage_cli import lineage
 from pipeline.command.search_cli import search
 
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
@@ -36,6 +38,8 @@ app = typer.Typer(
 
 app.add_typer(analyze, name="analyze")
 app.add_typer(data, name="data")
+app.command()(evaluate)
+app.command()(lineage)
 app.command()(search)
 
 File = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
@@ -198,23 +202,6 @@ def output_of(first: Path | None, second: Path | None) -> Path:
     if first is None and second is None:
         raise ConfigError("Missing option '--output'; name the directory to write")
     return first or second or Path()
-
-
-@app.command()
-def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint directory or hub id.", show_default=False)],
-    tasks: Annotated[list[str] | None, typer.Option(metavar="T T ...", help="Tasks to ask (default: all the digits tasks).")] = None,
-    samples: Annotated[int, typer.Option(help="Samples of each task.", min=1)] = 300,
-    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
-    output: Annotated[Path | None, typer.Option(help="Keep every answer here (samples.parquet, scores.json).")] = None,
-) -> None:
-    """Ask one model, alone."""
-    from pipeline.command.evaluate import evaluate_checkpoint
-    from pipeline.config.inputs import check_new
-
-    if output is not None:
-        check_new(output, "--output")
-    evaluate_checkpoint(checkpoint, tasks, samples, split, output, Console())
 
 
 @app.command()

@@ -23,7 +23,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from evaluators.analysis.number_tokens import NumberTokens, number_tokens
-from evaluators.generate import Answerer, by_length, encode, prompts_of
+from evaluators.generate import Answerer, encode
+from evaluators.questions import batches_of
 from foundation.errors import InputError
 from models.prompts import tokenizer_of
 from tasks.task import Example
@@ -89,11 +90,9 @@ def number_bias(
             f"the tokenizer's number token {tokens.entries[-1]!r} has id {tokens.ids[-1]}, but the model tells {rows} tokens apart; "
             "put the tokenizer that belongs to the checkpoint beside it"
         )
-    prompts = prompts_of(answerer, examples)
-    order = by_length(answerer, examples, prompts)
+    prompts, batches = batches_of(answerer.processor, examples, batch_size)
     found: dict[int, ProbedSample] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for batch in batches:
         inputs = encode(answerer, [examples[index] for index in batch], [prompts[index] for index in batch])
         for index, (response, statistics) in zip(batch, probe(answerer, inputs, tokens, max_new_tokens), strict=True):
             found[index] = ProbedSample(examples[index].key, response, statistics)

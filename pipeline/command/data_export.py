@@ -1,4 +1,4 @@
-"""`data export`: a split of a published benchmark as LLaVA conversations, which other programs train on and `data:` of an experiment reads."""
+"""`data export`: a split of a published benchmark as LLaVA conversations, for other programs and for `data:` of an experiment."""
 
 import json
 from pathlib import Path

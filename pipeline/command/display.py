@@ -76,7 +76,7 @@ class Display:
         record = self.store.record(step)
         if record is None or not isinstance(step, Evaluation):
             return ""
-        found = [record.metrics[task.name]["accuracy"] for task in step.suite.tasks if task.name in record.metrics]
+        found = [record.metrics[name]["accuracy"] for name in step.suite.names if name in record.metrics]
         return f"  accuracy {100 * sum(found) / len(found):.1f} %" if found else ""
 
 

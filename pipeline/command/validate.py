@@ -66,8 +66,8 @@ def _files(stream: Stream, name: str) -> Iterator[str]:
     for split, count in ((Split.TRAIN, stream.train.samples), (asked, stream.evaluate.samples)):
         if split is asked or name in stream.tasks:
             report = task.check(split, count)
-            if report.problems:
-                yield f"{report.sentence}; left out (max_bad_records is {task.max_bad_records})"
+            if report.problems:  # more of them, and any of a benchmark's, would have been refused
+                yield f"{report.sentence}; left out (max_bad_records is {stream.data[name].max_bad_records})"
 
 
 def _shown(config: Any, bases: Sequence[KnownBase]) -> Iterator[str]:

@@ -1,33 +1,39 @@
-"""Merges on Ray: work items are handed to stateless actors, which read their ranges and write their own bytes.
+"""Work items handed to Ray actors: the shards of a merge, parts of records to be measured, parts of an evaluation.
 
-Actors hold nothing, so one that dies is restarted and its item done again to the same bytes. The number of actors changes no byte.
+Actors hold nothing that an item's outcome rests on, so one that dies is restarted and its items done again to the same bytes. The number of
+actors changes no byte.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from foundation.errors import ResourceError
-from mergers import InProcess, ItemOutcome, Merger, Plan, Source, WorkItem, execute, plan_merge, read_checkpoint
+from mergers import InProcess, Merger, Plan, Source, execute, plan_merge, read_checkpoint
+from mergers.checkpoints.header import read_header
 from mergers.engine.execute import Executor
 from pipeline.step import Outcome
 
 RESTARTS = 5  # of an actor, and tries of an item: what kills its process every time is told, not repeated for ever
 IN_FLIGHT = 2  # items an actor has at a time: one in work, one ready
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 
 class RayActors:
-    """Runs work items on `actors` Ray actors (never more than there are items), each with so many GPUs.
+    """Runs work items on `actors` Ray actors (never more than there are items), each with so many GPUs and CPU threads.
 
     Used as a context manager, its actors stay up from one `map` to the next (a merge of several passes, several merges); else each `map`
     has its own.
     """
 
-    def __init__(self, actors: int, gpus: float = 0) -> None:
+    def __init__(self, actors: int, gpus: float = 0, threads: int = 1) -> None:
         self.actors = actors
         self.gpus = gpus
+        self.threads = threads
         self.keeps = False
         self.starting: dict[Any, Any] = {}
         self.ready: list[Any] = []
@@ -40,7 +46,7 @@ class RayActors:
         self.keeps = False
         self.dismiss()
 
-    def map(self, function: Callable[[WorkItem], ItemOutcome], items: Sequence[WorkItem]) -> Iterator[ItemOutcome]:
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """The outcomes in order of completion; when it ends, however it ends, no item is running any more."""
         import ray
 
@@ -76,9 +82,9 @@ class RayActors:
         """Start as many actors as are lacking."""
         import ray
 
-        worker = ray.remote(num_cpus=1, num_gpus=self.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS)(_Worker)
+        worker = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS)(_Worker)
         for _ in range(min(self.actors, items) - len(self.ready) - len(self.starting)):
-            actor = worker.remote()
+            actor = worker.remote(self.threads)
             self.starting[actor.ready.remote()] = actor
 
     def dismiss(self) -> None:
@@ -91,17 +97,17 @@ class RayActors:
 
 
 class _Worker:
-    """One merge worker: a single torch thread, no state."""
+    """One worker: so many torch threads, no state of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
 
     def ready(self) -> None:
         """Answers once the actor is up."""
 
-    def work(self, function: Callable[[WorkItem], ItemOutcome], item: WorkItem) -> ItemOutcome:
+    def work(self, function: Callable[[Item], Result], item: Item) -> Result:
         return function(item)
 
 
@@ -115,7 +121,7 @@ def _result(reference: Any) -> Any:
         raise error.cause or error from error
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0]
-        raise ResourceError(f"Ray lost a merge actor ({type(error).__name__}: {reason}); free memory, or use fewer") from error
+        raise ResourceError(f"Ray lost an actor ({type(error).__name__}: {reason}); free memory, or use fewer") from error
 
 
 def executor_for(actors: int) -> AbstractContextManager[Executor]:
@@ -130,9 +136,16 @@ def merge_step(
     output: Path,
     actors: int,
     progress: Callable[[float, float], None],
+    statistics: Mapping[str, Path] | None = None,
 ) -> Outcome:
-    """Merge checkpoints into `output`. Of each source, by name, and of the base: where it lies and, for the model card, what it is."""
-    sources = [Source(name, read_checkpoint(place), origin=origin) for name, (place, origin) in places.items()]
+    """Merge checkpoints into `output`. Of each source, by name, and of the base: where it lies and, for the model card, what it is.
+
+    `statistics`: the name of a source -> the file of what was measured on it.
+    """
+    measured = {name: read_header(place) for name, place in (statistics or {}).items()}
+    sources = [
+        Source(name, read_checkpoint(place), origin=origin, statistics=measured.get(name, {})) for name, (place, origin) in places.items()
+    ]
     anchor = None if base is None else Source("base", read_checkpoint(base[0]), origin=base[1])
     return carry_out(plan_merge(merger, sources, output, base=anchor, replace=True), actors, progress)
 

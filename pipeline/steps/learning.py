@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from foundation.errors import InputError
 from pipeline.step import Measurement, Outcome, Resources, Step, Work, execution
+from tasks.benchmarks.task import BenchmarkTask
 from tasks.files.task import FileTask
 from tasks.mixture import MixedTask
 from tasks.task import Split, Task
@@ -133,12 +134,12 @@ def tasks_in(task: Task) -> tuple[Task, ...]:
 
 
 def checked(task: Task, split: Split, count: int | None) -> dict[str, Any] | None:
-    """What is left out of a task in the user's files and why, once all of it has been looked at; None where nothing is.
+    """What is left out of a task in files and why, once all of it has been looked at; None where nothing is.
 
     Before the workers start, so that bad records are refused by one process and images are decoded once. Raises InputError where more
     records are bad than the task allows.
     """
-    if not isinstance(task, FileTask):
+    if not isinstance(task, FileTask | BenchmarkTask):
         return None
     report = task.check(split, count)
     return asdict(report) if report.problems else None

@@ -27,7 +27,7 @@ def lineage_tag(record: Record, store: Store) -> str:
 
 
 def tracked_lineage(uri: str) -> Lineage:
-    """The lineage of every checkpoint that the MLflow at `uri` knows. InputError where it knows none, ResourceError where it does not answer."""
+    """The lineage of every checkpoint that the MLflow at `uri` knows. InputError where it knows none, ResourceError where it is silent."""
     database = sqlite_file(tracking_uri(uri, Path()))
     if database is not None and not database.exists():
         raise InputError(f"--tracking {uri}: there is no file {database}; name the database that the pipeline logged to")

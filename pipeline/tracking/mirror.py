@@ -25,6 +25,7 @@ from pipeline.step import Step
 from pipeline.steps import Evaluation, FineTune, LearnPairs, Merging, Search
 from pipeline.store import Record, Store
 from pipeline.titles import step_titles, title_of
+from pipeline.tracking.ancestry import LINEAGE_TAG, lineage_tag
 from pipeline.tracking.book import Book, Metric
 from pipeline.tracking.lineage import model_note, parents_of
 from pipeline.tracking.scores import ScoreMirror, data_digest, stamp_of
@@ -58,7 +59,7 @@ class Mirror:
         run = self.pipeline_run(started)
         self.book.end(run, "RUNNING")
         suite = self.built.milestones[0].evaluation.suite
-        self.book.tag_experiment(saved_views([task.name for task in suite.tasks]))
+        self.book.tag_experiment(saved_views(suite.names))
         return run
 
     def pipeline_run(self, started: float = 0) -> str:
@@ -150,6 +151,7 @@ class Mirror:
             "mergeline.uri": str(record.checkpoint),
             "mergeline.step": step.key,
             "mergeline.kind": step.kind,
+            LINEAGE_TAG: lineage_tag(record, self.store),
             "mlflow.note.content": note,
         }
         params = {name: str(value) for name, value in {**self._place(step), "digest": record.digest[:12]}.items()}

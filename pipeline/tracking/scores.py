@@ -4,6 +4,7 @@ All carry the same metric keys (`acc/<task>`, `acc/average`, `forgetting/stream`
 Metrics carry the time of their record, so writing them again adds nothing.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -99,17 +100,18 @@ class ScoreMirror:
         run, model = self._run(milestone, record.content["started"]), self.model(milestone.model)
         finished, suite, scores = record.content["finished"], milestone.evaluation.suite, task_scores(record)
         entry, metrics = StageScores(milestone.stage, milestone.task, milestone.role.value, scores), []
-        for group, members in {"average": suite.tasks, "held_out": suite.held_out, "stream": suite.stream}.items():
+        for group, members in {"average": suite.names, "held_out": suite.held_out_names, "stream": suite.stream_names}.items():
             if members:
-                mean, stderr = mean_with_stderr(entry, tuple(task.name for task in members))
+                mean, stderr = mean_with_stderr(entry, members)
                 metrics.append(Metric(f"acc/{group}", mean, finished, milestone.stage))
                 metrics.append(Metric(f"acc_stderr/{group}", stderr, finished, milestone.stage))
-        for task in suite.tasks:
-            score, asked = scores[task.name], (task.name, data_digest(task))
-            metrics.append(Metric(f"acc/{task.name}", score.accuracy, finished, milestone.stage, model, asked))
-            metrics.append(Metric(f"acc_stderr/{task.name}", score.stderr, finished, milestone.stage))
-        parts = sorted(scores.keys() - {task.name for task in suite.tasks})  # of a score, as TR@1: MLflow takes no @
-        metrics += [Metric(f"acc/{name.replace('@', '_at_')}", scores[name].accuracy, finished, milestone.stage) for name in parts]
+        digests = {task.name: data_digest(task) for task in suite.tasks}
+        for name in suite.names:
+            asked = (name, digests[name]) if name in digests else None  # a task of another harness names no data of ours
+            metrics.append(Metric(f"acc/{name}", scores[name].accuracy, finished, milestone.stage, model, asked))
+            metrics.append(Metric(f"acc_stderr/{name}", scores[name].stderr, finished, milestone.stage))
+        parts = sorted(scores.keys() - set(suite.names))  # of a score, as TR@1
+        metrics += [Metric(f"acc/{metric_name(name)}", scores[name].accuracy, finished, milestone.stage) for name in parts]
         params: dict[str, Any] = {
             "role": milestone.role.value,
             "stage": milestone.stage,
@@ -121,7 +123,7 @@ class ScoreMirror:
         params |= {"arm": milestone.arm, "seed": milestone.seed} if milestone.arm else {}
         self.book.describe(run, {**params, "split": suite.split.value}, {"mergeline.model_id": model, "mergeline.step": record.key})
         self.book.log(run, metrics)
-        self.book.link(run, read=[model], data=[(task.name, data_digest(task), suite.split.value) for task in suite.tasks])
+        self.book.link(run, read=[model], data=[(name, digest, suite.split.value) for name, digest in digests.items()])
         self.book.end(run, "FINISHED", finished)
         return run
 
@@ -156,6 +158,11 @@ class ScoreMirror:
 def stamp_of(record: Record) -> str:
     """What a run carries when all of this record is in it: a step that is made again has another time."""
     return f"{LAYOUT} {record.content['finished']}"
+
+
+def metric_name(text: str) -> str:
+    """`text` in the characters that MLflow allows in the name of a metric."""
+    return re.sub(r"[^\w. /-]", "_", text.replace("@", "_at_").replace("&", "and"))
 
 
 def data_digest(task: Any) -> str:
