@@ -1,15 +1,12 @@
 """The searches of a run as plain data, from its rows and the store: what reports and MLflow show of them."""
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from evaluators.scores import TaskScore
-from foundation.errors import InputError
 from pipeline.report.search_figures import Searched
 from pipeline.results import Row, task_scores
-from pipeline.search.spec import Trial
-from pipeline.steps.searching import TRIALS_FILE
+from pipeline.search.answers import ANSWERS_FILE, read_answers
+from pipeline.search.records import read_found
 from pipeline.store import Record, Store
 
 
@@ -27,20 +24,15 @@ def _searches(found: Sequence[Row], store: Store) -> Iterator[Searched]:
 
 
 def searched(record: Record, arm: str, seed: int, stage: int, task: str, test: dict[str, TaskScore]) -> Searched:
-    """One search as its record and its file of trials tell it; InputError where the file is not there."""
-    path, details = record.directory / TRIALS_FILE, record.content["details"]
-    try:
-        content = json.loads(path.read_text())
-        trials = tuple(trial_of(each) for each in content["trials"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as a search ({error}); remove {path.parent} from the store and run again") from error
+    """One search as its record and its files tell it; InputError where that of the trials is not there."""
+    found, details = read_found(record.directory), record.content["details"]
     return Searched(
         arm,
         seed,
         stage,
         task,
-        trials,
-        content["pick"],
+        found.trials,
+        found.pick.number,
         goal=details["goal"],
         new=details["new"],
         stream=tuple(details["stream"]),
@@ -50,10 +42,5 @@ def searched(record: Record, arm: str, seed: int, stage: int, task: str, test: d
         weight=details["weight"],
         method=details["method"],
         test=test,
+        answers={number: each.scores for number, each in read_answers(record.directory / ANSWERS_FILE).items()},
     )
-
-
-def trial_of(entry: dict[str, Any]) -> Trial:
-    """A trial as it was written."""
-    scores = {task: TaskScore(**score) for task, score in entry["scores"].items()}
-    return Trial(**{**entry, "scores": scores})

@@ -2,9 +2,11 @@
 
 search: {low: 0, high: 1, points: 11, goal: average, samples: 200}          # in a wise_ft experiment; `alpha: {search: {…}}` is the same
 search: {depth: 3, algorithm: optuna, trials: 30, goal: balanced, weight: 0.5}     # three alphas over the depth of the model
+
+Which other parameters of a stage's merge are searched is said at the merge (`stage_merge.py`); `search` then says how.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,16 +15,9 @@ from pipeline.config.kinds import Count, Flag, Fraction, NotNegative, Positive, 
 from pipeline.search.spec import Algorithm, Axis, Goal, SearchSpec
 
 
-class AlphaSearch(Settings):
-    """The weight of the previous stage's model, searched after every stage. `depth` k > 1: k alphas spread over the model's layers.
+class HowSearched(Settings):
+    """How points are chosen and trials judged: `points` is what a grid takes of each range, `trials` how many are tried otherwise."""
 
-    `points` is what a grid takes of each range, `trials` how many points are tried otherwise.
-    """
-
-    low: Fraction = 0.0
-    high: Fraction = 1.0
-    values: list[Fraction] = []  # noqa: RUF012
-    depth: Count = 1
     algorithm: Literal["grid", "random", "optuna"] = "grid"
     points: Count = 11
     trials: Count = 11
@@ -33,6 +28,31 @@ class AlphaSearch(Settings):
     workers: Count = 1
     gpus: NotNegative = 0
 
+    def over(self, method: str, axes: tuple[Axis, ...], fixed: tuple[tuple[str, Any], ...], seed: int) -> SearchSpec:
+        """What is tried and judged by what; ConfigError for what no search could honour."""
+        return SearchSpec(
+            method,
+            axes,
+            fixed,
+            Algorithm(self.algorithm),
+            self.points,
+            self.trials,
+            Goal(self.goal),
+            self.weight,
+            self.samples,
+            self.halving,
+            seed,
+        )
+
+
+class AlphaSearch(HowSearched):
+    """The weight of the previous stage's model, searched after every stage. `depth` k > 1: k alphas spread over the model's layers."""
+
+    low: Fraction = 0.0
+    high: Fraction = 1.0
+    values: list[Fraction] = []  # noqa: RUF012
+    depth: Count = 1
+
     @model_validator(mode="after")
     def _honoured(self) -> "AlphaSearch":
         try:
@@ -41,25 +61,19 @@ class AlphaSearch(Settings):
             raise ValueError(str(error)) from error
         return self
 
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The keys that are given and say what is tried of alpha."""
+        return tuple(sorted(self.model_fields_set - set(HowSearched.model_fields)))
+
     def spec(self, seed: int) -> SearchSpec:
-        """What is tried and judged by what; ConfigError for what no search could honour."""
+        """The search for alpha; ConfigError for what no search could honour."""
         names = ("alpha",) if self.depth == 1 else tuple(f"alpha.{place}" for place in range(self.depth))
         if self.values:
             axes = tuple(Axis(name, values=tuple(self.values)) for name in names)
         else:
             axes = tuple(Axis(name, self.low, self.high) for name in names)
-        return SearchSpec(
-            "wise_ft",
-            axes,
-            algorithm=Algorithm(self.algorithm),
-            points=self.points,
-            trials=self.trials,
-            goal=Goal(self.goal),
-            weight=self.weight,
-            samples=self.samples,
-            halving=self.halving,
-            seed=seed,
-        )
+        return self.over("wise_ft", axes, (), seed)
 
 
 class AdaptiveAlpha(Settings):

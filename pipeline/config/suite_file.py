@@ -53,7 +53,7 @@ class SuiteFile(Settings):
                     raise ValueError(f"{key}: {unknown('task', name, known)} (files of yours: see data)")
         if twice := [name for name, count in Counter((*self.targets, *self.held_out)).items() if count > 1]:
             raise ValueError(f"targets and held_out name {twice[0]!r} more than once; name each task once, in one of the two lists")
-        if not self.targets and not self.held_out:  # harness later
+        if not self.targets and not self.held_out and not self.evaluate.harness:
             raise ValueError("targets and held_out name no task; name at least one")
         return self
 

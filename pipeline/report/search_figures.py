@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
+from typing import Any
 
-from evaluators.scores import TaskScore, task_score
+from evaluators.scores import TaskScore
 from foundation.errors import InputError
 from foundation.hints import unknown
 from pipeline.report.comparison import Estimate, estimate
-from pipeline.search.goal import stderr_of, value_of
+from pipeline.search.goal import paired_stderr, runner_up, shares_among, stderr_of, value_of
 from pipeline.search.spec import Goal, Point, Trial, Value
 
+METHOD = "method"
 LOG_FROM = 10.0
 """From this ratio of the largest to the smallest value on, an axis may be logarithmic."""
 PART = "@"
@@ -65,7 +67,7 @@ class Searched:
     weight: float = 0.5
     method: str = ""
     test: Mapping[str, TaskScore] = field(default_factory=dict)
-    answers: Mapping[int, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    answers: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.goal not in list(Goal):
@@ -93,12 +95,12 @@ class Searched:
     @property
     def runner_up(self) -> Trial | None:
         """The best complete trial but the pick; of equals the first. None where there is no other."""
-        return max((trial for trial in self.complete if trial.number != self.pick), key=lambda trial: trial.value, default=None)
+        return runner_up(self.trials, self.picked)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """All tasks asked: held-out, stream, then others by name."""
-        asked = {name for trial in self.trials for name in trial.scores if PART not in name}
+        asked = {name for trial in self.trials for name in trial.scores if not is_part(name, trial.scores)}
         first = [name for name in (*self.held_out, *self.stream) if name in asked]
         return tuple(dict.fromkeys([*first, *sorted(asked)]))
 
@@ -114,12 +116,12 @@ class Searched:
 
     def shares(self) -> dict[str, float]:
         """Task -> its share in the goal; the value of a trial is the sum of share times score."""
-        others = self.members(Group.OTHERS)
-        if self.goal == Goal.BALANCED:
-            return {self.new: self.weight} | dict.fromkeys(others, (1 - self.weight) / max(1, len(others)))
-        named = {Goal.NEW: (self.new,), Goal.HELD_OUT: self.held_out, Goal.STREAM: self.stream}.get(Goal(self.goal), self.tasks)
-        inside = [name for name in self.tasks if name in named]
-        return dict.fromkeys(inside, 1 / max(1, len(inside)))
+        return shares_among(Goal(self.goal), self.weight, self.tasks, self.stream, self.held_out, self.new)
+
+
+def is_part(name: str, scores: Mapping[str, TaskScore]) -> bool:
+    """Whether a score is a further measure or a group of another one's task: `coco/TR@1` beside `coco`."""
+    return PART in name or any(name.startswith(f"{other}/") for other in scores)
 
 
 def measured(searched: Searched, trial: Trial, group: Group) -> Measured | None:
@@ -154,23 +156,25 @@ def score_on_test(searched: Searched) -> Measured | None:
 
 
 def margin(searched: Searched) -> Measured | None:
-    """The pick's value minus the runner-up's, and the paired standard error of it where the answers are known; None without a runner-up.
-
-    Both answered the same samples, so the error is that of the differences sample by sample, by task, weighted as in the goal.
-    """
+    """The pick's value minus the runner-up's, as `difference` gives it; None without a runner-up."""
     second = searched.runner_up
-    if second is None:
-        return None
-    difference = searched.picked.value - second.value
-    ours, theirs = (searched.answers.get(number, {}) for number in (searched.pick, second.number))
+    return None if second is None else difference(searched, searched.picked, second)
+
+
+def difference(searched: Searched, one: Trial, other: Trial) -> Measured:
+    """The value of one trial minus that of another, with its paired standard error where the answers are known."""
     shares = searched.shares()
-    if not shares or any(len(ours.get(name, ())) != len(theirs.get(name, ())) or not ours.get(name) for name in shares):
-        return Measured(difference, None)
-    errors = [
-        share * task_score([one - other for one, other in zip(ours[name], theirs[name], strict=True)]).stderr
-        for name, share in shares.items()
-    ]
-    return Measured(difference, math.sqrt(math.fsum(error**2 for error in errors)))
+    ours, theirs = ({name: answers_to(searched, trial, name) for name in shares} for trial in (one, other))
+    return Measured(one.value - other.value, paired_stderr(ours, theirs, shares))
+
+
+def answers_to(searched: Searched, trial: Trial, task: str) -> Any:
+    """What each sample of a task scored; nothing where that is not known, or does not make up the trial's score."""
+    found = searched.answers.get(trial.number, {}).get(task, ())
+    score = trial.scores.get(task)
+    if score is None or not len(found) or len(found) != score.samples:
+        return ()
+    return found if math.isclose(math.fsum(found) / len(found), score.accuracy, abs_tol=1e-9) else ()
 
 
 @dataclass(frozen=True)
@@ -184,8 +188,9 @@ class Scale:
 
 
 def scales_of(searches: Sequence[Searched]) -> list[Scale]:
-    """The parameters that were searched, in the order in which points name them."""
-    found: dict[str, list[Value]] = {}
+    """The parameters that were searched, the method first, else in the order in which points name them."""
+    first = [METHOD] if any(METHOD in trial.point for each in searches for trial in each.trials) else []
+    found: dict[str, list[Value]] = {name: [] for name in first}
     for trial in (trial for each in searches for trial in each.trials):
         for name, value in trial.point.items():
             found.setdefault(name, []).append(value)
@@ -246,8 +251,9 @@ def front(searched: Searched, against: Group) -> set[int]:
 
 
 def point_words(point: Point) -> str:
-    """`alpha 0.4`; several parameters with commas; a method by its name alone."""
-    return ", ".join(value_words(value) if name == "method" else f"{name} {value_words(value)}" for name, value in point.items())
+    """`alpha 0.4`; several parameters with commas; a method, which comes first, by its name alone."""
+    ordered = sorted(point.items(), key=lambda item: item[0] != METHOD)
+    return ", ".join(value_words(value) if name == METHOD else f"{name} {value_words(value)}" for name, value in ordered)
 
 
 def value_words(value: Value) -> str:

@@ -36,6 +36,7 @@ from pipeline.report.search_style import (
     stage_title,
     titled,
 )
+from pipeline.report.search_tables import versus_pick
 from pipeline.search.spec import Value
 
 CURVES: dict[Group, tuple[str, str, Any, str]] = {
@@ -43,6 +44,7 @@ CURVES: dict[Group, tuple[str, str, Any, str]] = {
     Group.NEW: (ORANGE, "s", (0, (5, 2)), "the task just learned"),
     Group.OTHERS: (GREEN, "^", (0, (1, 1.5)), "mean of all other tasks"),
 }
+PAIRED_WIDTH, PAIRED_OPACITY = 6.0, 0.28
 SAME = {"new": Group.NEW}
 """Goals that are one of the other curves."""
 
@@ -68,6 +70,7 @@ def curve(searches: Sequence[Searched]) -> Figure:
         inner = place.subgridspec(2 if parts else 1, 1, height_ratios=(1.25, 1) if parts else None)
         above = figure.add_subplot(inner[0])
         draw_curves(above, members, scale, [Group.GOAL])
+        draw_paired(above, members, scale)
         draw_picks(above, members, scale)
         above.set_title(stage_title(members), fontsize=11)
         above.margins(y=0.12)
@@ -101,6 +104,9 @@ def curve_legend(searches: Sequence[Searched]) -> list[Line2D]:
         for group, (color, marker, dashes, label) in CURVES.items()
         if group in shown
     ]
+    if any(map(shows_paired, by_stage(searches).values())):
+        label = "± 1 standard error of the difference from the pick"
+        marks.append(Line2D([], [], color=BLUE, alpha=PAIRED_OPACITY, linewidth=PAIRED_WIDTH, label=label))
     return [*marks, *common_marks(searches)]
 
 
@@ -132,6 +138,31 @@ def draw_curves(axes: Axes, searches: Sequence[Searched], scale: Scale, groups: 
             xs, ys = [spot(point[scale.name]) for point, _ in means], [100 * mean.mean for _, mean in means]
             bars(axes, xs, ys, None, [percent_of(mean) for _, mean in means], color)
             axes.plot(xs, ys, linestyle=line, linewidth=width, zorder=3, **look)
+
+
+def draw_paired(axes: Axes, searches: Sequence[Searched], scale: Scale) -> None:
+    """For one seed a thick bar through each value: the paired standard error of its difference from the pick, where it is known."""
+    if not shows_paired(searches):
+        return
+    spot = spots(axes, scale)
+    found = [(trial, versus) for trial in along(searches[0], scale) if (versus := versus_pick(searches[0], trial)) is not None]
+    xs, ys = [spot(trial.point[scale.name]) for trial, _ in found], [100 * trial.value for trial, _ in found]
+    width = PAIRED_WIDTH if len(found) <= MANY else PAIRED_WIDTH / 2
+    axes.errorbar(
+        xs,
+        ys,
+        [percent_of(versus) for _, versus in found],
+        linestyle="none",
+        ecolor=BLUE,
+        elinewidth=width,
+        alpha=PAIRED_OPACITY,
+        zorder=1.2,
+    )
+
+
+def shows_paired(searches: Sequence[Searched]) -> bool:
+    """Whether the searches of a stage are of one seed whose answers are known."""
+    return len(searches) == 1 and bool(searches[0].answers)
 
 
 def draw_picks(axes: Axes, searches: Sequence[Searched], scale: Scale) -> None:

@@ -11,6 +11,7 @@ from pipeline.report.search_figures import (
     Measured,
     Searched,
     by_stage,
+    difference,
     front,
     margin,
     measured,
@@ -23,7 +24,7 @@ from pipeline.report.tables import Grid
 from pipeline.search.spec import Trial
 
 SELECTED = "the margin is what the search chose by, so it flatters the pick; within one or two of its standard errors either would do"
-PAIRED = "the paired standard error is that of the difference, sample by sample"
+PAIRED = "its standard error is that of the difference, sample by sample (paired)"
 UNPAIRED = "trials answer the same samples, so the margin is mostly surer than the ± of the two values suggest"
 
 
@@ -44,19 +45,30 @@ def measured_text(found: Measured | None, signed: bool = False) -> str:
 def trials_grid(searched: Searched) -> Grid:
     """Every trial in its order: the point, the value, the means it trades, what it cost, what became of it."""
     axes = [scale.name for scale in scales_of([searched])]
+    compared = [versus_pick(searched, trial) for trial in searched.trials]
     groups = {Group.NEW: searched.new or "new task", Group.OTHERS: "all others", Group.HELD_OUT: "held-out"}
     shown = {group: words for group, words in groups.items() if any(measured(searched, trial, group) for trial in searched.trials)}
     if searched.members(Group.OTHERS) == searched.members(Group.HELD_OUT):
         shown.pop(Group.OTHERS, None)
     rows = []
-    for trial in searched.trials:
+    for trial, versus in zip(searched.trials, compared, strict=True):
         point = [value_words(trial.point[name]) if name in trial.point else "–" for name in axes]
-        scores = [measured_text(measured(searched, trial, group)) for group in (Group.GOAL, *shown)]
+        value, *scores = [measured_text(measured(searched, trial, group)) for group in (Group.GOAL, *shown)]
+        scores = [value, *([measured_text(versus, signed=True)] if any(compared) else []), *scores]
         rows.append((str(trial.number), *point, *scores, str(trial.samples), f"{trial.seconds:.1f}", fate(searched, trial)))
-    columns = ("trial", *axes, "value", *shown.values(), "samples", "seconds", "")
+    columns = ("trial", *axes, "value", *(["− pick"] if any(compared) else []), *shown.values(), "samples", "seconds", "")
     title = f"{place_words(searched)}: {len(searched.trials)} trials, {searched.split} split, accuracy in %"
     note = f"value: the goal {searched.goal}; ± standard error over samples, {searched.samples} of each task"
+    note += f"\n− pick: the value minus the pick's; {PAIRED}" if any(compared) else ""
     return Grid(title, columns, tuple(rows), blocks=tuple((name,) for name in columns[1:]), note=note)
+
+
+def versus_pick(searched: Searched, trial: Trial) -> Measured | None:
+    """A trial's value minus the pick's, with its paired standard error; None for the pick, and where that error is not known."""
+    if trial.number == searched.pick:
+        return None
+    found = difference(searched, trial, searched.picked)
+    return None if found.stderr is None else found
 
 
 def fate(searched: Searched, trial: Trial) -> str:
@@ -87,7 +99,7 @@ def picks_grid(searches: Sequence[Searched]) -> Grid:
     rows = tuple((str(each.stage), each.task, str(each.seed), *(words(each) for words in figures.values())) for each in searches)
     goals = ", ".join(dict.fromkeys(each.goal for each in searches))
     title = f"{searches[0].arm or 'search'}: what each stage picked, {searches[0].split} split, in %"
-    note = f"value: the goal {goals}; ± standard error over samples\n{SELECTED}\n{PAIRED if paired else UNPAIRED}"
+    note = f"value: the goal {goals}; ± standard error over samples\n{SELECTED}\n{f'margin: {PAIRED}' if paired else UNPAIRED}"
     note += "\ntest: the same goal for the pick on the test split, asked once" if "test" in figures else ""
     return Grid(title, ("stage", "task", "seed", *figures), rows, 3, tuple((name,) for name in figures), note)
 

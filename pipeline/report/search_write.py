@@ -11,7 +11,7 @@ from pathlib import Path
 from foundation.errors import InputError
 from foundation.files import write_atomic
 from pipeline.report.search_figures import Group, Searched, by_arm, front, measured, scales_of
-from pipeline.report.search_tables import grids_of
+from pipeline.report.search_tables import grids_of, versus_pick
 from pipeline.report.tables import markdown
 from pipeline.report.write import to_csv
 
@@ -77,21 +77,25 @@ def trials_csv(searches: Sequence[Searched]) -> str:
     axes = [scale.name for scale in scales_of(searches)]
     tasks = list(dict.fromkeys(task for each in searches for task in each.tasks))
     rows = []
+    paired = any(each.answers for each in searches)
     for each in searches:
         best = front(each, Group.OTHERS) if each.new else set()
         for trial in each.trials:
             value = measured(each, trial, Group.GOAL)
             scores = [trial.scores.get(task) for task in tasks]
+            versus = versus_pick(each, trial)
             rows.append(
                 (
                     *(each.arm, each.seed, each.stage, each.task, each.split, trial.number),
                     *(trial.point.get(name, "") for name in axes),
                     *(each.goal, trial.value, "" if value is None or value.stderr is None else value.stderr),
+                    *(() if not paired else ("", "") if versus is None else (versus.value, versus.stderr)),
                     *(part for score in scores for part in (("", "") if score is None else (score.accuracy, score.stderr))),
                     *(trial.samples, trial.seconds, int(trial.number == each.pick), int(trial.stopped), int(trial.number in best)),
                 )
             )
     header = ["arm", "seed", "stage", "trained", "split", "trial", *axes, "goal", "value", "value_stderr"]
+    header += ["minus_pick", "minus_pick_stderr"] if paired else []
     header += [name for task in tasks for name in (f"acc/{task}", f"acc_stderr/{task}")]
     return to_csv([*header, "samples", "seconds", "picked", "stopped", "pareto_front"], rows)
 

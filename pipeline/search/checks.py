@@ -4,7 +4,8 @@ Both ends of every range are put to the method's own check, in every combination
 ahead (a grid's, random draws).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import islice, product
 from pathlib import Path
 
@@ -12,34 +13,40 @@ from evaluators.suite import Suite
 from foundation.errors import ConfigError, InputError
 from foundation.hints import unknown
 from mergers.checkpoints.checkpoint import read_checkpoint
-from mergers.live import gather
+from mergers.checkpoints.header import read_header
+from mergers.live import gather_live, plan_live
 from mergers.merger import Need
 from mergers.sources.source import Source
 from mergers.table import merger_class
 from pipeline.config.merge_values import knobs_of
+from pipeline.search.choosing import check_enough, grid_points
 from pipeline.search.goal import shares_of
 from pipeline.search.points import METHOD, axes_of, merger_at, methods_of, target_of
-from pipeline.search.spec import Axis, Point, SearchSpec, Value
+from pipeline.search.spec import Algorithm, Axis, Point, SearchSpec, Value
 from tasks.task import Split
 
 CORNERS = 4096
 """How many combinations of ends are tried, at most, for each method."""
 
 
-def check_spec(spec: SearchSpec, sources: Sequence[str], based: bool) -> None:
-    """Raise ConfigError for a search that no sources of these names could honour, `based` where there is a base; opens nothing."""
+def check_spec(spec: SearchSpec, sources: Sequence[str], based: bool, measured: Collection[str] = ()) -> None:
+    """Raise ConfigError for a search that no sources of these names could honour; opens nothing. `based`: there is a base; `measured`: the
+    sources that come with statistics."""
     methods = methods_of(spec)
     axis = next((axis for axis in spec.axes if axis.name == METHOD), None)
     if axis is not None and not axis.values:
         raise ConfigError("search: method has no range from low to high; name the methods as values")
     for method in methods:
         kind = merger_class(method)
-        if getattr(kind, "statistic", None) is not None:
-            raise ConfigError(f"search: {method} needs statistics of every source, which a search does not take; choose another method")
+        lacking = [name for name in sources if name not in measured] if getattr(kind, "statistic", None) is not None else []
+        if lacking:
+            raise ConfigError(f"search: {method} needs the statistics of every source, and {lacking[0]} comes with none; name their file")
         if getattr(kind, "base", Need.NO) is Need.REQUIRED and not based:
             raise ConfigError(f"search: {method} measures every source from a base checkpoint; name one as base")
     if based and all(getattr(merger_class(method), "base", Need.NO) is Need.NO for method in methods):
         raise ConfigError(f"search: {', '.join(methods)} has no use for a base, but one is given; leave it out")
+    if measured and all(getattr(merger_class(method), "statistic", None) is None for method in methods):
+        raise ConfigError(f"search: {', '.join(methods)} reads no statistics, but some are given; leave them out")
     known = sorted({name for method in methods for name in knobs_of(method)})
     for name in [axis.name for axis in spec.axes if axis.name != METHOD] + [name for name, _ in spec.fixed]:
         if target_of(name).knob not in known:
@@ -50,6 +57,17 @@ def check_spec(spec: SearchSpec, sources: Sequence[str], based: bool) -> None:
     for method in methods:
         for point in corners(spec, method):
             merger_at(spec, point, sources)
+
+
+def check_search(spec: SearchSpec, sources: Sequence[str], based: bool, measured: Collection[str] = ()) -> None:
+    """`check_spec`, and that there are as many points as are to be tried, each of which its method takes; opens nothing."""
+    check_spec(spec, sources, based, measured)
+    if spec.algorithm is Algorithm.GRID:
+        check_points(spec, grid_points(spec), sources)
+    else:
+        check_enough(spec)
+    if spec.algorithm is Algorithm.OPTUNA and find_spec("optuna") is None:
+        raise ConfigError("search: the algorithm optuna needs the package of that name; pip install optuna")
 
 
 def corners(spec: SearchSpec, method: str) -> list[Point]:
@@ -86,15 +104,19 @@ def check_points(spec: SearchSpec, points: Sequence[Point], sources: Sequence[st
         merger_at(spec, point, sources)
 
 
-def check_sources(spec: SearchSpec, sources: Mapping[str, Path], base: Path | None) -> None:
+def check_sources(spec: SearchSpec, sources: Mapping[str, Path], base: Path | None, statistics: Mapping[str, Path] | None = None) -> None:
     """Raise ConfigError or InputError for checkpoints that the methods cannot merge, from their headers."""
-    opened, anchor = open_sources(sources, base)
+    opened, anchor = open_sources(sources, base, statistics or {})
     for method in methods_of(spec):
         merger = merger_at(spec, corners(spec, method)[0], tuple(sources))
-        gather(opened, None if merger.base is Need.NO else anchor, partial=False).plan(merger)
+        plan_live(gather_live(opened, None if merger.base is Need.NO else anchor, partial=False), merger)
 
 
-def open_sources(sources: Mapping[str, Path], base: Path | None) -> tuple[list[Source], Source | None]:
-    """The sources and the base, by their headers."""
-    opened = [Source(name, read_checkpoint(place)) for name, place in sources.items()]
+def open_sources(sources: Mapping[str, Path], base: Path | None, statistics: Mapping[str, Path]) -> tuple[list[Source], Source | None]:
+    """The sources, with what was measured on them, and the base, by their headers. InputError for what is not there or damaged."""
+    lacking = next((f"{name}, {place}" for name, place in statistics.items() if not place.is_file()), None)
+    if lacking is not None:
+        raise InputError(f"search: the statistics of {lacking}, are not there; name the safetensors file of what was measured on it")
+    measured = {name: read_header(place) for name, place in statistics.items()}
+    opened = [Source(name, read_checkpoint(place), statistics=measured.get(name, {})) for name, place in sources.items()]
     return opened, Source("base", read_checkpoint(base)) if base else None

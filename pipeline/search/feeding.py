@@ -46,7 +46,7 @@ class Feed(Searcher):
             if result and "failure" in result:
                 raise result["failure"]
             if result:
-                self.ledger.add(result["ended"])
+                self.ledger.add(result.pop("ended"))  # Tune keeps every result, and this one holds every sample's score
         except Exception as raised:  # raised in the driver, when Tune has stopped the other trials
             self.ledger.failure = raised
 

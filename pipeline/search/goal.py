@@ -5,6 +5,7 @@ A search that looks at noise picks noise, so the pick is shown with the standard
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from evaluators.scores import TaskScore
 from evaluators.suite import Suite
@@ -33,13 +34,20 @@ def shares_of(spec: SearchSpec, suite: Suite, new: str | None) -> dict[str, floa
         raise ConfigError("search: the goal held_out needs held-out tasks, and the suite has none; name some, or use average or stream")
     if spec.goal is Goal.STREAM and not stream:
         raise ConfigError("search: the goal stream needs tasks of a stream, and the suite has none; name some, or use average or held_out")
-    if spec.goal is Goal.BALANCED:
-        rest = (1 - spec.weight) / len(others) if others else 0.0
-        return {name: share for name in names if (share := spec.weight if name == new else rest)}
-    held_out = [task.name for task in suite.held_out]
-    judged: dict[Goal, list[str]] = {Goal.AVERAGE: names, Goal.STREAM: learned, Goal.HELD_OUT: held_out, Goal.NEW: [new] if new else []}
-    chosen = judged[spec.goal]
-    return dict.fromkeys(chosen, 1 / len(chosen))
+    return shares_among(spec.goal, spec.weight, names, learned, [task.name for task in suite.held_out], new)
+
+
+def shares_among(
+    goal: Goal, weight: float, names: Sequence[str], learned: Sequence[str], held_out: Sequence[str], new: str | None
+) -> dict[str, float]:
+    """Task -> its share by a goal, of the tasks `names`; `learned` are those of the stream up to `new`. Empty where none is judged."""
+    if goal is Goal.BALANCED:
+        others = [name for name in names if name != new]
+        rest = (1 - weight) / len(others) if others else 0.0
+        return {name: share for name in names if (share := weight if name == new else rest)}
+    judged = {Goal.AVERAGE: names, Goal.STREAM: learned, Goal.HELD_OUT: held_out, Goal.NEW: [new]}[goal]
+    chosen = [name for name in names if name in judged]
+    return {name: 1 / len(chosen) for name in chosen}
 
 
 def value_of(scores: Mapping[str, TaskScore], shares: Mapping[str, float]) -> float:
@@ -65,6 +73,30 @@ def pick(trials: Sequence[Trial]) -> Trial:
     tied = [trial for trial in whole if trial.value == best]
     spans = spans_of(trials)
     return min(tied, key=lambda trial: (round(math.fsum(distance(trial, other, spans) for other in tied), 9), trial.number))
+
+
+def runner_up(trials: Sequence[Trial], best: Trial) -> Trial | None:
+    """The best trial but one that was asked all samples; of equals the first. None where there is no other."""
+    others = (trial for trial in trials if not trial.stopped and trial.number != best.number)
+    return max(others, key=lambda trial: trial.value, default=None)
+
+
+def paired_stderr(one: Mapping[str, Any], other: Mapping[str, Any], shares: Mapping[str, float]) -> float | None:
+    """The standard error of the difference in value of two trials, from what each sample scored (task -> array or list, in one order).
+
+    Both answered the same samples, so it is that of the differences sample by sample, by task, weighted as in the goal. None where the
+    samples are not known, or are not the same number.
+    """
+    import numpy as np
+
+    errors = []
+    for task, share in shares.items():
+        ours, theirs = one.get(task, ()), other.get(task, ())
+        if not len(ours) or len(ours) != len(theirs):
+            return None
+        spread = float(np.subtract(ours, theirs).std(ddof=1)) if len(ours) > 1 else 0.0
+        errors.append(share * spread / math.sqrt(len(ours)))
+    return math.sqrt(math.fsum(error**2 for error in errors)) if errors else None
 
 
 def spans_of(trials: Sequence[Trial]) -> dict[str, float]:

@@ -75,19 +75,27 @@ def described(point: Point) -> str:
 def merger_at(spec: SearchSpec, point: Point, sources: Sequence[str] = STAGE) -> Merger:
     """The merger of a point, for sources of these names. ConfigError, naming the point, for values that the method refuses."""
     method = str(point.get(METHOD, spec.method))
-    knobs = knobs_of(method)
-    values: dict[str, Any] = {name: value for name, value in spec.fixed if name in knobs}
+    given = [(target_of(axis.name), point[axis.name]) for axis in axes_of(spec, method)]
     try:
-        for knob in knobs.values():
-            given = [(target, point[axis.name]) for axis in axes_of(spec, method) if (target := target_of(axis.name)).knob == knob.name]
-            if given:
-                values[knob.name] = setting(method, knob, given, values.get(knob.name), sources)
-            elif knob.required and knob.name not in values:
-                raise ConfigError(f"{method} needs a value for {knob.name}; search it, or give it as fixed")
-        merger = build(method, values)
-        merger.check(sources)
+        return merger_of(method, dict(spec.fixed), given, sources)
     except ConfigError as error:
         raise ConfigError(f"search: at {described(point)}: {error}") from error
+
+
+def merger_of(method: str, fixed: Mapping[str, Any], given: Sequence[tuple[Target, Value]], sources: Sequence[str]) -> Merger:
+    """The method with what is `fixed` and `given`, as far as it has it. In `fixed` what names a hyperparameter alone holds its value as the
+    class takes it; an entry or a glob of one (`weights.tuned`) counts as given. ConfigError for values that it refuses."""
+    knobs = knobs_of(method)
+    values: dict[str, Any] = {name: value for name, value in fixed.items() if name in knobs}
+    parts = [(target_of(name), value) for name, value in fixed.items() if name not in knobs]
+    for knob in knobs.values():
+        mine = [(target, value) for target, value in (*given, *parts) if target.knob == knob.name]
+        if mine:
+            values[knob.name] = setting(method, knob, mine, values.get(knob.name), sources)
+        elif knob.required and knob.name not in values:
+            raise ConfigError(f"{method} needs a value for {knob.name}; search it, or give it as fixed")
+    merger = build(method, values)
+    merger.check(sources)
     return merger
 
 

@@ -1,14 +1,17 @@
 """A search from start to end: checked first, then trial by trial on Ray Tune (or in this process), each on disk as it ends.
 
-Nothing but `trials.jsonl` is written. A search that is killed goes on with the trials that ended; started again when it is complete, it
-returns them. Scores do not depend on the number of workers; nor do the points of a grid or of random draws, nor their numbers.
+Nothing but `trials.jsonl` and what each sample scored is written. A search that is killed goes on with the trials that ended; started
+again when it is complete, it returns them. Scores do not depend on the number of workers; nor do the points of a grid or of random draws,
+nor their numbers.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from evaluators.suite import Suite
 from foundation.errors import ConfigError
+from foundation.hints import unknown
 from pipeline.search.checks import check_points, check_sources, check_spec, check_suite
 from pipeline.search.choosing import Chooser, Listed, chooser_of
 from pipeline.search.halving import Named, halving, stops
@@ -52,7 +55,7 @@ class Ledger:
     def add(self, ended: Ended) -> None:
         """A trial has ended: write it down, then tell of it."""
         self.records.add(ended)
-        self.ended[ended.trial.number] = ended
+        self.ended[ended.trial.number] = replace(ended, answers=None)
         self.chooser.tell(ended.trial)
         if self.on_trial is not None:
             self.on_trial(ended.trial)
@@ -80,24 +83,29 @@ def search(
     gpus: float = 0,
     threads: int = 1,
     batch_size: int = 100,
+    statistics: Mapping[str, Path] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
     on_progress: Progress | None = None,
 ) -> list[Trial]:
     """The trials of a search, by number: merges of `sources` (and `base`), each asked `spec.samples` validation questions of every task.
 
     `workers` actors of Ray Tune work side by side, each on `gpus` GPUs and `threads` CPU threads; 0: one trial after another in this
-    process, without Ray. `new` is the task just learned. `on_trial` hears of each trial that ends now, in the order in which they end;
+    process, without Ray. `new` is the task just learned. `statistics`: the name of a source -> the safetensors file of what was measured
+    on it, for methods that read it. `on_trial` hears of each trial that ends now, in the order in which they end;
     `on_progress(done, total, note)` of all. Raises ConfigError and InputError for what cannot be honoured, before anything runs; the error
     of a trial, which names its point; ResourceError where workers are lost for good.
     """
     check_execution(workers, gpus, threads, batch_size)
-    check_spec(spec, tuple(sources), base is not None)
+    stray = next((name for name in statistics or {} if name not in sources), None)
+    if stray is not None:
+        raise ConfigError(f"search: statistics of {stray!r}: {unknown('source', stray, list(sources))}")
+    check_spec(spec, tuple(sources), base is not None, tuple(statistics or {}))
     chooser = chooser_of(spec, workers)
     if isinstance(chooser, Listed):
         check_points(spec, chooser.points, tuple(sources))
     check_suite(spec, suite, new)
-    check_sources(spec, sources, base)
-    setting = setting_of(spec, sources, base, suite, new, threads, batch_size)
+    check_sources(spec, sources, base, statistics)
+    setting = setting_of(spec, sources, base, suite, new, threads, batch_size, statistics)
     ledger = Ledger(chooser, Records(scratch, identity_of(setting)))
     ledger.on_trial, ledger.on_progress = on_trial, on_progress
     if ledger.ended:

@@ -11,7 +11,10 @@ from pipeline.search.spec import SearchSpec
 
 @dataclass(frozen=True)
 class Setting:
-    """What is merged, what the merges are asked and what by. Places are absolute; `suite` asks `spec.samples` of each task."""
+    """What is merged, what the merges are asked and what by. Places are absolute; `suite` asks `spec.samples` of each task.
+
+    `statistics`: the name of a source -> the file of what was measured on it.
+    """
 
     spec: SearchSpec
     sources: tuple[tuple[str, Path], ...]
@@ -20,6 +23,7 @@ class Setting:
     new: str | None
     threads: int = 1
     batch_size: int = 100
+    statistics: tuple[tuple[str, Path], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -40,9 +44,17 @@ class Setting:
 
 
 def setting_of(
-    spec: SearchSpec, sources: Mapping[str, Path], base: Path | None, suite: Suite, new: str | None, threads: int, batch_size: int
+    spec: SearchSpec,
+    sources: Mapping[str, Path],
+    base: Path | None,
+    suite: Suite,
+    new: str | None,
+    threads: int,
+    batch_size: int,
+    statistics: Mapping[str, Path] | None = None,
 ) -> Setting:
     """The setting of a search's arguments."""
     places = tuple((name, place.resolve()) for name, place in sources.items())
     asked = replace(suite, samples=spec.samples)
-    return Setting(spec, places, base.resolve() if base else None, asked, new, threads, batch_size)
+    measured = tuple((name, place.resolve()) for name, place in (statistics or {}).items())
+    return Setting(spec, places, base.resolve() if base else None, asked, new, threads, batch_size, measured)

@@ -12,6 +12,7 @@ from typing import Any
 
 from foundation.errors import MergelineError
 from mergers.merger import Merger
+from pipeline.search.answers import answers_of
 from pipeline.search.checks import open_sources
 from pipeline.search.goal import shares_of, stderr_of, value_of
 from pipeline.search.points import described, merger_at
@@ -50,7 +51,8 @@ class Trials:
                 samples = max(score.samples for score in scores.values())
                 seconds = round(time.monotonic() - started, 3)
                 error = stderr_of(scores, self.shares)
-                yield Ended(Trial(number, dict(point), value, scores, samples, seconds, quarters < self.parts()[-1], error), course)
+                trial = Trial(number, dict(point), value, scores, samples, seconds, quarters < self.parts()[-1], error)
+                yield Ended(trial, course, answers_of(interview.scored))
         except MergelineError as error:
             raise type(error)(f"search: trial {number} ({described(point)}): {error}") from error
         except Exception as error:
@@ -78,7 +80,7 @@ class Trials:
         from mergers.live import LiveMerge
 
         if self.live is None:
-            sources, base = open_sources(dict(self.setting.sources), self.setting.base)
+            sources, base = open_sources(dict(self.setting.sources), self.setting.base, dict(self.setting.statistics))
             self.live = LiveMerge(sources, base, threads=self.setting.threads)
         if self.place != place:
             self.questions = None  # before the next model is loaded, so that there is never more than one

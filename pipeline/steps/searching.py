@@ -1,25 +1,23 @@
 """Choosing: a merge's parameters among many trials or one of several models, on validation data; or alpha from the weights alone."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from evaluators.suite import Suite
-from foundation.errors import InputError
-from foundation.files import write_json_atomic
-from pipeline.search.spec import SearchSpec
+from pipeline.search.spec import SearchSpec, Trial
 from pipeline.step import Measurement, Outcome, Step, Work, execution
-from pipeline.steps.merging import Merging
-
-TRIALS_FILE = "trials.json"
+from pipeline.steps.learning import FISHER_FILE
+from pipeline.steps.merging import Merging, write_merge
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Search(Measurement):
     """Merges of the same sources with other parameters, each asked the suite's validation questions and none written.
 
-    `new` is the task just learned, for goals that tell it from the others. Its record holds every trial and the pick.
+    `new` is the task just learned, for goals that tell it from the others, `statistics` what was measured on the sources, for methods that
+    read it. Its record holds the pick and why, files beside it every trial.
     """
 
     kind: ClassVar[str] = "search"
@@ -28,6 +26,7 @@ class Search(Measurement):
     suite: Suite
     new: str | None = None
     base: Step | None = None
+    statistics: Mapping[str, Step] = field(default_factory=dict)
     batch_size: int = 100
     threads: int = 1
     workers: int = execution(1)
@@ -46,24 +45,29 @@ class Search(Measurement):
         return {"CPU": self.threads, "GPU": self.gpus}
 
     def run(self, work: Work) -> Outcome:
-        from pipeline.search.goal import pick
+        from pipeline.search.answers import ANSWERS_FILE, write_answers
+        from pipeline.search.goal import pick, shares_of
+        from pipeline.search.records import Found, write_found
         from pipeline.search.run import search
 
+        place = work.scratch / "trials"
         found = search(
             self.spec,
             {name: work.checkpoint_of(step) for name, step in self.sources.items()},
             work.checkpoint_of(self.base) if self.base else None,
             self.suite,
             self.new,
-            work.scratch / "trials",
+            place,
             workers=self.workers,
             gpus=self.gpus,
             threads=self.threads,
             batch_size=self.batch_size,
+            statistics={name: work.directory_of(step) / FISHER_FILE for name, step in self.statistics.items()},
             on_progress=work.progress,
         )
         best = pick(found)
-        write_json_atomic(work.directory / TRIALS_FILE, {"trials": [asdict(trial) for trial in found], "pick": best.number})
+        kept = write_answers(place, found, work.directory / ANSWERS_FILE)
+        write_found(work.directory, Found(tuple(found), best))
         told = {
             "goal": self.spec.goal.value,
             "weight": self.spec.weight,
@@ -74,8 +78,25 @@ class Search(Measurement):
             "stream": [task.name for task in self.suite.stream],
             "held_out": [task.name for task in self.suite.held_out],
             "pick": dict(best.point),
+            "answers_kept": kept,
+            **why(found, best, work.directory / ANSWERS_FILE, shares_of(self.spec, self.suite, self.new)),
         }
         return Outcome(metrics={"trials": len(found), "value": best.value}, details=told)
+
+
+def why(trials: Sequence[Trial], best: Trial, answers: Path, shares: Mapping[str, float]) -> dict[str, Any]:
+    """Why the pick: its value, what it was chosen over, and the paired standard error of the margin (None where it is not known)."""
+    from pipeline.search.answers import read_answers
+    from pipeline.search.goal import paired_stderr, runner_up
+
+    told = {"value": best.value, "stderr": best.stderr, "shares": dict(shares)}
+    second = runner_up(trials, best)
+    if second is None:
+        return told
+    found = read_answers(answers, (best.number, second.number))
+    ours, theirs = (found[each.number].scores if each.number in found else {} for each in (best, second))
+    told |= {"runner_up": dict(second.point), "margin": best.value - second.value}
+    return told | {"margin_stderr": paired_stderr(ours, theirs, shares)}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,24 +108,20 @@ class MergePicked(Merging):
     spec: SearchSpec  # the search's own: a detached step knows its inputs by name alone
     sources: Mapping[str, Step]
     base: Step | None = None
+    statistics: Mapping[str, Step] = field(default_factory=dict)
 
     def run(self, work: Work) -> Outcome:
+        from mergers.merger import Need
         from mergers.table import hyperparameters, method_name
-        from pipeline.graph.actors import merge_step
         from pipeline.search.points import merger_at
+        from pipeline.search.records import read_found
 
-        point = read_pick(work.directory_of(self.search))
+        point = read_found(work.directory_of(self.search)).pick.point
         merger = merger_at(self.spec, point)
-
-        def opened(step: Step) -> tuple[Path, str]:
-            return work.checkpoint_of(step), f"{step.key}, sha256:{work.digest_of(step)}"
-
-        places = {name: opened(step) for name, step in self.sources.items()}
-        base = opened(self.base) if self.base else None
-        roles = dict(zip(self.sources, merger.roles(tuple(self.sources)), strict=True))
-        outcome = merge_step(merger, places, base, work.directory / "checkpoint", self.actors, work.progress)
-        details = {"method": method_name(merger), "sources": roles, "picked": dict(point), **hyperparameters(merger)}
-        return replace(outcome, details=details)
+        details = {"method": method_name(merger), "picked": dict(point), **hyperparameters(merger)}
+        base = None if merger.base is Need.NO else self.base  # of several methods, one may have no use for it
+        statistics = self.statistics if merger.statistic else {}
+        return write_merge(work, merger, self.sources, base, self.actors, details, statistics)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,17 +141,14 @@ class MergeAdaptive(Merging):
     def run(self, work: Work) -> Outcome:
         from mergers import Source, read_checkpoint
         from mergers.adaptive import Curvature, adaptive_alpha
-        from pipeline.graph.actors import merge_step
 
         steps = {**self.sources, "base": self.base}
         opened = {name: Source(name, read_checkpoint(work.checkpoint_of(step))) for name, step in steps.items()}
         previous, tuned, base = (opened[name] for name in ("previous", "tuned", "base"))
         found = adaptive_alpha(previous, tuned, base, curvature=Curvature(self.rule), past=self.past, blocks=self.blocks)
-        places = {name: (work.checkpoint_of(step), f"{step.key}, sha256:{work.digest_of(step)}") for name, step in self.sources.items()}
-        roles = dict(zip(self.sources, found.merger.roles(tuple(self.sources)), strict=True))
-        outcome = merge_step(found.merger, places, None, work.directory / "checkpoint", self.actors, work.progress)
-        told = {"rule": self.rule, "past": self.past, "alpha": found.whole.alpha, "sources": roles}
-        return replace(outcome, details={**told, "groups": {each.group: each.alpha for each in found.groups}})
+        told = {"rule": self.rule, "past": self.past, "alpha": found.whole.alpha}
+        details = {**told, "groups": {each.group: each.alpha for each in found.groups}}
+        return write_merge(work, found.merger, self.sources, None, self.actors, details)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,18 +176,6 @@ class Chosen(Step):
             metrics={"value": values[best]},
             details={"picked": self.names[best], "by": "validation", "values": told},
         )
-
-
-def read_pick(directory: Path) -> dict[str, Any]:
-    """The point that a search picked; InputError where its file is not there."""
-    import json
-
-    path = directory / TRIALS_FILE
-    try:
-        content = json.loads(path.read_text())
-        return dict(content["trials"][content["pick"]]["point"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as a search ({error}); remove {directory} from the store and run again") from error
 
 
 def mean_accuracy(directory: Path) -> float:

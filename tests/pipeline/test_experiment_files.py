@@ -1,4 +1,4 @@
-"""The files under experiments/ can be planned as they are; the real ones on a config without weights and small benchmarks in their published formats."""
+"""The files under experiments/ can be planned as they are; the real ones on a config without weights and small benchmarks."""
 
 import json
 import shutil

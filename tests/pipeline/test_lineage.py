@@ -108,7 +108,7 @@ def test_the_command(workspace: Path, last: str, capsys: pytest.CaptureFixture[s
 
 def test_mlflow_alone_tells_the_same(whole: Whole, last: str) -> None:
     """Another workspace of the same experiment: keys, digests and scores are equal, so are the trees."""
-    built, store, mirror, _ = whole
+    _, store, mirror, _ = whole
     by_records, by_mlflow = read_lineage(store.root), tracked_lineage(mirror.book.client.tracking_uri)
     mirrored = {key: by_records.models[key] for key in by_mlflow.models}
     assert len(mirrored) == len(by_records.models) == 5

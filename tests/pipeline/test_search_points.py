@@ -117,7 +117,7 @@ def test_a_point_in_words() -> None:
         (spec_of("ties", "weights"), True, "weights has a value per source; search weights.previous or weights.tuned"),
         (spec_of("ties", "weights.new"), True, "weights.new is no source's; the sources are previous, tuned"),
         (spec_of("weighted_average", "weights.previous", "weights.tuned"), False, "weights sum to 0"),
-        (spec_of("fisher", "weights.tuned"), False, "fisher needs statistics"),
+        (spec_of("fisher", "weights.tuned"), False, "fisher needs the statistics of every source"),
         (spec_of("wise_ft", Axis("method", 0.0, 1.0)), False, "method has no range"),
         (spec_of("wise_ft", Axis("method", values=("wise_ft", "sleerp")), ALPHA), False, "did you mean 'slerp'"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from searched_stages import GRID, HELD_OUT, SAMPLES, STREAM, searched
 
-from evaluators.scores import TaskScore
+from evaluators.scores import TaskScore, task_score
 from foundation.errors import InputError
 from pipeline.report.search_figures import (
     Group,
@@ -84,20 +84,48 @@ def test_margin_without_answers_has_no_standard_error() -> None:
     assert margin(alone) is None
 
 
-def test_paired_standard_error_of_the_margin() -> None:
+def answered() -> Searched:
+    """A search whose ten samples of the task just learned are known: the pick has nine right, the next eight of them and so on."""
     found = searched(goal="new")
-    second = found.runner_up
+    rights = {number: max(0, 9 - place) for place, number in enumerate(sorted(range(5), key=lambda number: -found.trials[number].value))}
+    answers = {number: {"count": [1.0] * right + [0.0] * (10 - right)} for number, right in rights.items()}
+    trials = []
+    for trial in found.trials:
+        score = task_score(answers[trial.number]["count"])
+        trials.append(replace(trial, value=score.accuracy, scores={**trial.scores, "count": score}))
+    return replace(found, trials=tuple(trials), answers=answers)
+
+
+def test_paired_standard_error_of_the_margin() -> None:
+    known = answered()
+    second = known.runner_up
     assert second is not None
-    ours, theirs = [1.0] * 8 + [0.0] * 2, [1.0] * 6 + [0.0] * 4
-    known = replace(found, answers={found.pick: {"count": ours}, second.number: {"count": theirs}})
-    differences = [1.0] * 2 + [0.0] * 8
-    variance = sum((each - 0.2) ** 2 for each in differences) / 9
+    differences = [1.0] + [0.0] * 9
+    variance = sum((each - 0.1) ** 2 for each in differences) / 9
     result = margin(known)
     assert result is not None
     assert result.stderr == pytest.approx(math.sqrt(variance / 10))
     assert "paired s.e." in picks_grid([known]).columns
-    cut = replace(found, answers={found.pick: {"count": ours}, second.number: {"count": theirs[:-1]}})
+    cut = replace(known, answers={**known.answers, second.number: {"count": known.answers[second.number]["count"][:-1]}})
     assert margin(cut).stderr is None  # type: ignore[union-attr]
+    other = replace(known, answers={**known.answers, second.number: {"count": [1.0] * 10}})
+    assert margin(other).stderr is None, "answers that do not make up the score"  # type: ignore[union-attr]
+
+
+def test_every_trial_is_held_against_the_pick() -> None:
+    known = answered()
+    grid = trials_grid(known)
+    shown = [cells(grid, place)["− pick"] for place in range(5)]
+    assert shown[known.pick] == "–"
+    worst = min(known.trials, key=lambda trial: trial.value)
+    differences = [1.0] * 4 + [0.0] * 6
+    error = math.sqrt(sum((each - 0.4) ** 2 for each in differences) / 9 / 10)
+    assert shown[worst.number] == f"-40.0 ± {100 * error:.1f}"
+    row = list(csv.DictReader(io.StringIO(trials_csv([known]))))[worst.number]
+    assert float(row["minus_pick"]) == pytest.approx(-0.4)
+    assert float(row["minus_pick_stderr"]) == pytest.approx(error)
+    assert "− pick" not in trials_grid(searched()).columns
+    assert pictures([known])["curve.png"] != pictures([replace(known, answers={})])["curve.png"]
 
 
 def test_test_score_is_the_goal_of_the_test_split() -> None:

@@ -10,12 +10,14 @@ import pytest
 from search_models import Vowels, suite_of, two_models
 
 from evaluators.evaluate import evaluate
+from evaluators.scores import task_score
 from evaluators.suite import Suite
 from foundation.errors import ConfigError, InputError, MergelineError
 from mergers.checkpoints.checkpoint import read_checkpoint
 from mergers.engine.execute import execute
 from mergers.plan import plan_merge
 from mergers.sources.source import Source
+from pipeline.search.answers import FOLDER, read_answers, write_answers
 from pipeline.search.checks import check_sources
 from pipeline.search.goal import pick
 from pipeline.search.points import merger_at
@@ -58,7 +60,11 @@ def test_a_grid_gives_what_evaluating_written_merges_gives(models, tmp_path) -> 
     assert [trial.number for trial in trials] == list(range(5))
     assert all(trial.samples == SAMPLES and not trial.stopped and trial.stderr > 0 for trial in trials)
     assert len({trial.value for trial in trials}) == 5
-    assert sorted(path.name for path in (tmp_path / "scratch").iterdir()) == [NAME], "nothing else is written"
+    assert sorted(path.name for path in (tmp_path / "scratch").iterdir()) == [FOLDER, NAME], "nothing else is written"
+    assert write_answers(tmp_path / "scratch", trials, tmp_path / "all") == 5
+    for number, answers in read_answers(tmp_path / "all").items():
+        for task, scores in answers.scores.items():
+            assert task_score(list(scores)) == trials[number].scores[task], "what each sample scored makes up the trial's score"
 
 
 class Killed(Exception):

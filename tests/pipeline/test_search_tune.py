@@ -15,8 +15,11 @@ from search_models import Vowels, suite_of, two_models
 from evaluators.suite import Suite
 from foundation.errors import ResourceError
 from pipeline.search import feeding
-from pipeline.search.records import NAME
+from pipeline.search.answers import FOLDER, read_answers, write_answers
+from pipeline.search.goal import pick
+from pipeline.search.records import NAME, Records, identity_of
 from pipeline.search.run import search
+from pipeline.search.setting import setting_of
 from pipeline.search.spec import Axis, SearchSpec, Trial
 from pipeline.search.tuning import bound_to
 from tasks.task import Example
@@ -61,7 +64,7 @@ def test_two_workers_of_which_one_dies(ray_cluster: None, tmp_path: Path, capfd:
     trials = search(GRID, models, None, suite(tmp_path / "lives", 1), None, tmp_path / "there", **options)
     assert timeless(trials) == timeless(expected)
     assert sorted(heard) == list(range(5))
-    assert [path.name for path in (tmp_path / "there").iterdir()] == [NAME]
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == [FOLDER, NAME]
     printed = "".join(capfd.readouterr())
     others = ("Loading weights", "(raylet)")  # transformers' bar, and what Ray says of the worker that died
     assert [line for line in printed.splitlines() if line.strip() and not any(other in line for other in others)] == []
@@ -107,3 +110,39 @@ def test_two_searches_at_one_time_keep_to_their_own_models(ray_cluster: None, tm
     for each, sources, name in ((found[0], models, "a"), (found[1], swapped, "b")):
         assert timeless(each) == timeless(search(GRID, sources, None, asked, None, tmp_path / name, workers=0))
     assert bound_to(None).__name__ != bound_to(None).__name__  # type: ignore[arg-type]
+
+
+def test_halving_with_two_workers(ray_cluster: None, tmp_path: Path) -> None:
+    """Who is stopped depends on who comes first, so it is checked against the rule, not against a list."""
+    models = two_models(tmp_path)
+    spec, asked = replace(GRID, points=12, samples=8), suite(tmp_path / "lives", 0)
+    alone = search(spec, models, None, asked, None, tmp_path / "alone", workers=0, batch_size=2)
+    options: dict[str, Any] = {"workers": 2, "batch_size": 2}
+    halved = replace(spec, halving=True)
+    trials = search(halved, models, None, asked, None, tmp_path / "halved", **options)
+    stopped = [trial for trial in trials if trial.stopped]
+    kept = [trial for trial in trials if not trial.stopped]
+    assert [trial.point for trial in trials] == [trial.point for trial in alone]
+    assert stopped, "of twelve trials some fall behind"
+    assert {trial.samples for trial in stopped} <= {2, 4}
+    assert timeless(kept) == timeless([trial for trial in alone if trial.number in {each.number for each in kept}])
+    assert all(trial.samples == 8 for trial in kept)
+    best = pick(trials)
+    assert not best.stopped
+    assert best.value == max(trial.value for trial in kept)
+    courses = [ended.course for ended in Records(tmp_path / "halved", identity(halved, models, asked)).read().values()]
+    for part in (0, 1):
+        gone = [course[part] for course in courses if len(course) == part + 1]
+        went = [course[part] for course in courses if len(course) > part + 1]
+        assert max(gone, default=0.0) <= max(went), "the best of those that came as far goes on"
+    again = search(halved, models, None, asked, None, tmp_path / "halved", **options, on_trial=lambda trial: pytest.fail("asked again"))
+    assert again == trials
+    found = write_answers(tmp_path / "halved", trials, tmp_path / "all")
+    assert found == 12
+    assert {number: len(answers) for number, answers in read_answers(tmp_path / "all").items()} == {
+        trial.number: 3 * trial.samples for trial in trials
+    }
+
+
+def identity(spec: SearchSpec, models: dict[str, Path], asked: Suite) -> str:
+    return identity_of(setting_of(spec, models, None, asked, None, 1, 2))
