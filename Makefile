@@ -29,7 +29,7 @@ compare: $(READY) ## sequential against WiSE-FT, two learning rates, three seeds
 	$(BIN)/python -m pipeline run experiments/digits_compare.yaml
 
 test: $(READY)   ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15
 
 chaos: $(READY)   ## kill -9 a run ten times and compare it with an undisturbed one
 	MERGELINE_KILLS=10 $(BIN)/python -m pytest -s tests/pipeline/test_kill.py

@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluators.ask import answering_of
 from evaluators.suite import Suite
-from foundation.errors import InputError
+from foundation.errors import ConfigError, InputError
 from models.load import class_for, load_processor
 from models.prompts import template_of, tokenizer_of
 from tasks.benchmarks.task import BenchmarkTask
@@ -21,8 +21,8 @@ def check_askable(checkpoint: Path, suite: Suite) -> Any:
     """The checkpoint's processor, once it is known that the suite can be put to its model.
 
     Raises InputError for a checkpoint without processor or tokenizer, without chat template or without a token that ends an answer; a task
-    with images where the model reads none; a task answered by likelihood whose questions have no choices; a task without examples. Looks at
-    each task's first example, and at every question of a benchmark: its images decode, its keys differ.
+    with images where the model reads none; a task without examples. ConfigError for a task that is to be answered by likelihood and whose
+    questions have no choices. Looks at each task's first example, and at every question of a benchmark: its images decode, its keys differ.
     """
     kind = class_for(checkpoint)
     processor = load_processor(checkpoint)
@@ -60,7 +60,7 @@ def check_task(checkpoint: Path, task: Task, suite: Suite, blind: str) -> None:
     if isinstance(task, BenchmarkTask):
         task.check(suite.split, suite.samples)
     if answering_of(task) is Answering.LIKELIHOOD and not examples[0].choices:
-        raise InputError(
+        raise ConfigError(
             f"task {task.name!r} is to be answered by the likeliest of the choices, and its question {examples[0].key} has none; "
             "set answering: generate"
         )

@@ -74,6 +74,19 @@ def scores_of(name: str, samples: Sequence[Sample], macro: bool = False) -> dict
     return {name: macro_score([parts[f"{name}/{group}"] for group in sorted(groups)]), **parts}
 
 
+def whole_tasks(names: Iterable[str]) -> list[str]:
+    """The names of tasks among the names of scores, in their order: not those of a task's measures and groups ("coco/TR@1")."""
+    held = list(names)
+    known = set(held)
+    return [name for name in held if not any(name[:place] in known for place, letter in enumerate(name) if letter == "/")]
+
+
+def mean_accuracy(scores: Mapping[str, TaskScore]) -> float:
+    """The mean over the tasks, whose measures and groups do not count beside them."""
+    whole = whole_tasks(scores)
+    return sum(scores[name].accuracy for name in whole) / len(whole)
+
+
 def macro_score(groups: Sequence[TaskScore]) -> TaskScore:
     """The mean of the groups' means; its standard error is sqrt(Σ se_g²) / G. InputError for no group."""
     if not groups:

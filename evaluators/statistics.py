@@ -7,6 +7,7 @@ Everything is drawn from a seed, so the same scores give the same figures. Light
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +78,9 @@ def paired(before: Sequence[float], after: Sequence[float], resamples: int = 10_
     The interval is the percentile bootstrap of the mean difference (Efron 1979, "Bootstrap methods: another look at the jackknife"; Efron &
     Tibshirani 1993, chapter 13): samples are drawn with replacement, both scores of a sample together. Where all scores are 0 or 1, `p` is
     McNemar's exact p (`mcnemar`), which Dietterich 1998 ("Approximate statistical tests for comparing supervised classification learning
-    algorithms") finds sound for two models trained once; otherwise it is that of flipped signs (`sign_flip`). Raises InputError for no
-    samples, lists of unequal length, and scores that are not finite.
+    algorithms") finds sound for two models trained once; otherwise it is that of flipped signs (`sign_flip`). Where all differences are
+    equal (as for one sample) the interval is a point and the standard error 0: so few samples say nothing of how sure they are. Raises
+    InputError for no samples, lists of unequal length, and scores that are not finite.
     """
     return paired_mean([resample(before, after, resamples, (seed,))], confidence=confidence)
 
@@ -208,7 +210,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """The mean of a few values (seeds, orders) with its interval by Student's t: mean ± t(n − 1) · s/√n, s with n − 1 degrees of freedom.
 
-    Raises InputError for no values.
+    Student 1908, "The probable error of a mean"; exact where the values are normal. Raises InputError for no values.
     """
     if not len(values):
         raise InputError("no values to take a mean of")
@@ -220,8 +222,9 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     return Interval(mean, mean - half, mean + half, stderr, count)
 
 
+@cache
 def student_t(freedom: int, confidence: float = 0.95) -> float:
-    """How many standard errors an interval reaches to either side, with `freedom` degrees of freedom."""
+    """How many standard errors an interval reaches to either side, with `freedom` degrees of freedom: 12.7 with 1, 4.30 with 2."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + confidence) / 2))

@@ -101,6 +101,18 @@ def refuse_own_code(directory: str | Path) -> None:
         )
 
 
+PROCESSOR_FILES = (
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+)
+"""Any of these says how text or images are put to the model."""
+
+
 def load_processor(directory: str | Path) -> Any:
     """The processor in `directory` (for a text-only checkpoint its tokenizer).
 
@@ -109,6 +121,12 @@ def load_processor(directory: str | Path) -> Any:
     from transformers import AutoProcessor
 
     refuse_own_code(directory)
+    place = Path(directory)
+    if place.is_dir() and not any((place / name).exists() for name in PROCESSOR_FILES):
+        raise InputError(
+            f"{directory}: has no processor and no tokenizer; put those of the model it comes from beside its config.json "
+            "(processor_config.json or preprocessor_config.json, tokenizer.json, tokenizer_config.json)"
+        )
     try:
         return AutoProcessor.from_pretrained(directory, trust_remote_code=False)
     except ImportError as error:

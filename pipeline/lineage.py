@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from evaluators.scores import whole_tasks
 from foundation.errors import InputError
 from foundation.files import directory_manifest, manifest_digest
 from foundation.hints import nearest
@@ -108,9 +109,9 @@ def scores_of(known: Mapping[str, Record]) -> dict[str, float]:
 
 
 def mean_score(scores: Mapping[str, float]) -> float:
-    """The mean over the tasks; parts of a task's score ("coco/TR@1") are none."""
-    whole = [value for name, value in scores.items() if not any(name.startswith(f"{other}/") for other in scores)]
-    return sum(whole) / len(whole)
+    """The mean over the tasks; their measures and groups do not count beside them."""
+    whole = whole_tasks(scores)
+    return sum(scores[name] for name in whole) / len(whole)
 
 
 def parents_of(record: Record) -> tuple[Parent, ...]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import yaml
 from filelock import FileLock, Timeout
@@ -27,16 +28,20 @@ from pipeline.titles import step_titles
 from pipeline.tracking.tracker import Mirrored, Tracker, already_mirrored
 from pipeline.view import link_run
 
+if TYPE_CHECKING:
+    from pipeline.report.paired import PairedScores
+
 SEEN_SECONDS = 90
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run came to."""
+    """What a run came to. `paired`: what its report found on the same samples; None where there was no report to write."""
 
     steps_run: int
     report: Path
     mirrored: Mirrored
+    paired: "PairedScores | None" = None
 
 
 def run(built: Built, console: Console, address: str | None = None, cpus: int | None = None) -> Finished:
@@ -54,10 +59,11 @@ def run(built: Built, console: Console, address: str | None = None, cpus: int | 
             _all_seen(built, store)
         link_run(built.run_directory, built.milestones, store)
         report = built.run_directory / "report"
+        paired = None
         if steps or mirrored is None:
-            _write_report(built, store, report)
+            paired = _write_report(built, store, report)
             mirrored = tracker.finish("FINISHED", report)
-    return Finished(len(steps), report, mirrored)
+    return Finished(len(steps), report, mirrored, paired)
 
 
 def _run_steps(
@@ -100,10 +106,10 @@ def _all_seen(built: Built, store: Store) -> None:
         time.sleep(1)
 
 
-def _write_report(built: Built, store: Store, directory: Path) -> None:
+def _write_report(built: Built, store: Store, directory: Path) -> "PairedScores | None":
     from pipeline.reports import report_of
 
-    report_of(built.run_directory, rows(built.milestones, built.config.recipe), store, directory)
+    return report_of(built.run_directory, rows(built.milestones, built.config.recipe), store, directory).paired
 
 
 @contextmanager

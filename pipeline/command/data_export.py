@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from foundation.errors import ConfigError
 from foundation.hints import unknown
 from pipeline.command.terminal import say
+from pipeline.config.inputs import check_place, make_place
 from tasks.benchmarks.convert import convert
 from tasks.benchmarks.task import benchmark_task
 from tasks.task import Split
@@ -18,10 +19,12 @@ def export_benchmark(name: str, root: str, out: Path, split: str, samples: int |
     """Write `out`/<split>.json and the images beside it, and say how an experiment reads them."""
     if split not in [each.value for each in Split]:
         raise ConfigError(f"--split: {unknown('split', split, [each.value for each in Split])}")
+    check_place(out, "--out")
     task = benchmark_task(name, name, root)
+    make_place(out, "--out")
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(), "left", TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task("writing", total=None)
         path = convert(task, Split(split), out, samples, lambda done, total: bar.update(shown, completed=done, total=total))
     say(console, f"{path}: {len(json.loads(path.read_text())):,} conversations, images in {out / 'images'}")
-    say(console, f"in an experiment: data: {{{name}_{split}: {{{split}: {path}, images: {out / 'images'}}}}}")
+    say(console, f"in an experiment: data: {{{name}_{split}: {{{split}: {path}, images: {out}}}}}")

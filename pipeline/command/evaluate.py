@@ -1,26 +1,29 @@
 """`evaluate`: one model, asked a suite from the command line, without a store; or the suite's prompts, shown as a model reads them."""
 
 import shlex
+import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from evaluators.scores import TaskScore
 from evaluators.suite import Suite
-from foundation.errors import ConfigError, InputError
+from foundation.errors import ConfigError, InputError, Interrupted, ResourceError
 from foundation.hints import unknown
 from mergers import read_checkpoint, resolve_checkpoint
 from pipeline.command.terminal import say
 from pipeline.config.bases import streams_of
 from pipeline.config.experiment import read_config
-from pipeline.config.inputs import check_checkpoint, check_fits
+from pipeline.config.inputs import check_checkpoint, check_fits, check_new, make_place
 from pipeline.config.settings import Evaluation, Stream
 from pipeline.config.suite_file import SUITE, SuiteFile, read_suite
 from pipeline.config.yaml_file import read_yaml
@@ -55,13 +58,49 @@ def evaluate_checkpoint(text: str, asking: Asking, console: Console) -> None:
         show_prompts(checkpoint, suite, asking.show, console)
         return
     check_fits(checkpoint, parts=())
-    with tempfile.TemporaryDirectory() as scratch:
-        scores = asked(checkpoint, suite, found.evaluate, asking.output or Path(scratch), console)
+    if asking.output is not None:
+        make_place(asking.output.absolute().parent, "the directory for --output,")
+    with tempfile.TemporaryDirectory() as nowhere, told_as_stopped(asking.output):
+        place = asking.output or Path(nowhere) / "answers"
+        with claimed(place) as parts:
+            scores = asked(checkpoint, suite, found.evaluate, place, console, parts)
     print_scores(scores, suite, console)
     if asking.output is not None:
         say(console, f"every answer: {asking.output / 'samples.parquet'}")
     else:
         say(console, f"to keep every answer: python -m pipeline evaluate {shlex.join([text, *repeated(asking), '--output', 'answers'])}")
+
+
+def parts_beside(output: Path) -> Path:
+    """Where finished parts wait while an evaluation runs: beside its output, which stays empty until all is answered."""
+    output = output.absolute()
+    return output.with_name(f".{output.name}.parts")
+
+
+@contextmanager
+def claimed(output: Path) -> Iterator[Path]:
+    """The directory of the parts, held against every other evaluation into `output`. ResourceError where one is at work."""
+    parts = parts_beside(output)
+    parts.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(parts / ".lock", timeout=0):
+            check_new(output, "--output")  # one that was at work a moment ago may have written it
+            yield parts
+            shutil.rmtree(parts, ignore_errors=True)
+    except Timeout as error:
+        raise ResourceError(f"--output {output}: another evaluation writes it now; wait for it, or name another directory") from error
+
+
+@contextmanager
+def told_as_stopped(output: Path | None) -> Iterator[None]:
+    """Ctrl-C says what is kept, also where it strikes inside Ray, which wraps it in an error of its own."""
+    try:
+        yield
+    except (Interrupted, SystemError) as stop:
+        if not isinstance(stop, Interrupted) and not isinstance(stop.__cause__ or stop.__context__, Interrupted):
+            raise
+        kept = "what was answered is kept" if output is not None else "without --output nothing is kept"
+        raise Interrupted(f"stopped; {kept}, run the same command again to {'go on' if output is not None else 'begin anew'}") from stop
 
 
 def suite_of(asking: Asking) -> SuiteFile:
@@ -104,8 +143,8 @@ def refuse_pairs(checkpoint: Path) -> None:
         )
 
 
-def asked(checkpoint: Path, suite: Suite, how: Evaluation, place: Path, console: Console) -> dict[str, TaskScore]:
-    """The scores, with a bar per task meanwhile."""
+def asked(checkpoint: Path, suite: Suite, how: Evaluation, place: Path, console: Console, parts: Path) -> dict[str, TaskScore]:
+    """The scores, with a bar per task meanwhile. `parts`: where finished parts wait; removed in the end."""
     from evaluators.evaluate import evaluate
     from pipeline.graph.actors import RayActors
     from pipeline.graph.cluster import connected
@@ -121,25 +160,33 @@ def asked(checkpoint: Path, suite: Suite, how: Evaluation, place: Path, console:
         def on_progress(task: str, done: int, total: int) -> None:
             bar.update(bars[task], completed=done, total=total)
 
-        return evaluate(checkpoint, suite, place, how.batch_size, how.threads, on_progress, crew=crew)
+        return evaluate(checkpoint, suite, place, how.batch_size, how.threads, on_progress, scratch=parts, crew=crew)
 
 
 def show_prompts(checkpoint: Path, suite: Suite, count: int, console: Console) -> None:
-    """The first questions of each task as the model reads them, with the right answer. Loads the processor alone."""
-    from models.load import load_processor
+    """The first questions of each task as the model reads them, with the right answer. Loads the processor alone.
+
+    Raises InputError as an evaluation does for a model that the suite cannot be put to.
+    """
+    from evaluators.fit import check_askable
     from models.prompts import question_text
 
-    processor = load_processor(checkpoint)
+    processor = check_askable(checkpoint, suite)
     for task in suite.tasks:
         for example in task.examples(suite.split, count):
             shown = ", ".join(f"{image.width} x {image.height}" for image in example.images) or "no image"
-            console.rule(f"{task.name}: {example.key} ({shown})", align="left")
-            say(console, question_text(processor, len(example.images), example.question, example.before))
-            say(console, f"→ right answer: {' | '.join(example.references or (example.answer,))}")
+            console.rule(Text(visible(f"{task.name}: {example.key} ({shown})")), align="left")
+            say(console, visible(question_text(processor, len(example.images), example.question, example.before)))
+            say(console, visible(f"→ right answer: {' | '.join(example.references or (example.answer,))}"))
             if example.choices:
-                say(console, f"→ choices: {' | '.join(example.choices)}")
+                say(console, visible(f"→ choices: {' | '.join(example.choices)}"))
     for each in suite.harness:
         say(console, f"{each.name}: asked by {each.harness.value}, which writes its own prompts")
+
+
+def visible(text: str) -> str:
+    """A text of somebody's data in which what would steer a terminal (escapes, marks of direction) is written out."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
 
 
 def print_scores(scores: dict[str, TaskScore], suite: Suite, console: Console) -> None:
@@ -148,9 +195,9 @@ def print_scores(scores: dict[str, TaskScore], suite: Suite, console: Console) -
     for name in ("task", "samples", "accuracy %", "± standard error"):
         table.add_column(name, justify="left" if name == "task" else "right")
     for name in suite.names:
-        table.add_row(name, *figures(scores[name]))
+        table.add_row(Text(name), *figures(scores[name]))
         for part in (part for part in scores if part.startswith(f"{name}/")):
-            table.add_row(f"  {part.removeprefix(name + '/')}", *figures(scores[part]), style="dim")
+            table.add_row(Text(f"  {part.removeprefix(name + '/')}"), *figures(scores[part]), style="dim")
     mean = sum(scores[name].accuracy for name in suite.names) / len(suite.names)
     table.add_row("[bold]average", "", f"[bold]{100 * mean:.1f}", "")
     console.print(table)

@@ -12,6 +12,7 @@ from rich.tree import Tree
 from foundation.errors import ConfigError
 from foundation.files import write_atomic
 from pipeline.command.terminal import say
+from pipeline.config.inputs import check_place, make_place
 from pipeline.lineage import SHOWN, Lineage, Parent, find_model, read_lineage
 
 
@@ -22,6 +23,8 @@ def show_lineage(text: str, workspace: Path, tracking: str | None, down: bool, p
     """
     if picture is not None and picture.suffix.lower() != ".png":
         raise ConfigError(f"--picture {picture}: a PNG is drawn; name a file that ends in .png")
+    if picture is not None:
+        check_place(picture.absolute().parent, "--picture: its directory")
     if tracking is None:
         lineage, place = read_lineage(workspace / "store"), ["--workspace", str(workspace)]
     else:
@@ -33,7 +36,7 @@ def show_lineage(text: str, workspace: Path, tracking: str | None, down: bool, p
     if picture is not None:
         from pipeline.report.lineage_picture import draw_lineage
 
-        picture.parent.mkdir(parents=True, exist_ok=True)
+        make_place(picture.absolute().parent, "--picture: its directory")
         write_atomic(picture, draw_lineage(lineage, key, down))
         say(console, f"picture: {picture}")
     say(console, f"next: python -m pipeline lineage {shlex.join([key, *place, *([] if down else ['--down'])])}")

@@ -11,7 +11,7 @@ from foundation.hints import unknown
 from pipeline.config.experiment import Built
 from pipeline.report.page import PAGE_FILE
 from pipeline.report.run_scores import RunScores
-from pipeline.report.tables import print_tables
+from pipeline.report.terminal import print_tables
 from pipeline.reports import has_families, print_report, report_of, stages_report
 from pipeline.results import RUN_FILE, all_scores, read_rows, rows
 from pipeline.runner import Finished
@@ -24,7 +24,7 @@ def print_finished(built: Built, finished: Finished, console: Console, arguments
     """Tables, places and the next commands."""
     store = Store(built.workspace / "store")
     console.print()
-    print_report(rows(built.milestones, built.config.recipe), store, console)
+    print_report(rows(built.milestones, built.config.recipe), store, console, finished.paired)
     mirrored = finished.mirrored
     base = ui_base(mirrored.uri)
     side_by_side = compare_runs(base, mirrored.experiment, mirrored.compared)
@@ -67,11 +67,12 @@ def report_runs(names: list[str], workspace: Path, output: Path | None, console:
     scores = [] if merging else [run for directory in directories for run in scores_of(directory, len(names) > 1)]
     if len(names) == 1:
         found, store = read_rows(directories[0]), Store(directories[0].parent.parent / "store")
-        files = report_of(directories[0], found, store, place)
-        print_report(found, store, console)
+        written = report_of(directories[0], found, store, place)
+        print_report(found, store, console, written.paired)
     else:
-        files = stages_report(directories, scores, place)
-        print_tables(scores, console)
+        written = stages_report(directories, scores, place)
+        print_tables(scores, console, written.paired)
+    files = written.files
     console.print(f"\nreport  {_shown(files[-1])} and {len(files) - 1} files beside it", highlight=False, soft_wrap=True)
 
 

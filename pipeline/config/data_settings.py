@@ -5,16 +5,19 @@ data:
   ai2d: {benchmark: ai2d, directory: data/ai2d, answering: likelihood}
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from foundation.errors import ConfigError
 from foundation.hints import unknown
 from pipeline.config.kinds import Count, Settings, WholeNumber
 from tasks.benchmarks.registry import BENCHMARKS, check_options
 from tasks.benchmarks.task import BenchmarkTask, benchmark_task
 from tasks.files.task import FileTask, file_task
+from tasks.registry import TASKS
 
 DataTask = FileTask | BenchmarkTask
 OF_BENCHMARKS = ("benchmark", "directory", "answering", "options")
@@ -54,7 +57,10 @@ class Data(Settings):
         if self.directory is None:
             source = BENCHMARKS[self.benchmark].source
             raise ValueError(f"benchmark {self.benchmark} needs directory: the place of its raw files, or a hub data set ({source})")
-        check_options(self.benchmark, self.options)
+        try:
+            check_options(self.benchmark, self.options)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error  # told with its place in the file
         return self
 
     def task(self, name: str, cache: Path | None = None) -> DataTask:
@@ -65,3 +71,12 @@ class Data(Settings):
         if self.benchmark is None:
             return file_task(name, **self.model_dump(exclude=set(OF_BENCHMARKS)), cache=cache)
         return benchmark_task(name, self.benchmark, str(self.directory), self.options, self.answering, cache=cache)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """ValueError for a name that no task of a user's own may have: one that is taken, or that would mix with a score's parts (a/b)."""
+    for name in names:
+        if name in TASKS:
+            raise ValueError(f"data names {name!r}, which is a task that is there already; choose another name")
+        if not name or name != name.strip() or "/" in name or not name.isprintable():
+            raise ValueError(f"data names {name!r}; give a name that shows, without a slash, or space at its ends")

@@ -21,7 +21,7 @@ from evaluators.suite import Suite
 from foundation.errors import ConfigError
 from foundation.hints import unknown
 from pipeline.config.base_settings import Base
-from pipeline.config.data_settings import Data
+from pipeline.config.data_settings import Data, check_names
 from pipeline.config.harness_settings import HarnessSettings, harness_tasks
 from pipeline.config.kinds import Count, NotNegative, Seed, Settings, WholeNumber, as_value_error
 from pipeline.config.learning import check_learning
@@ -107,9 +107,7 @@ class Stream(Settings):
     @field_validator("data")
     @classmethod
     def _names_of_its_own(cls, value: dict[str, Data]) -> dict[str, Data]:
-        taken = next((name for name in value if name in TASKS), None)
-        if taken is not None:
-            raise ValueError(f"data names {taken!r}, which is a task that is there already; choose another name")
+        check_names(value)
         return value
 
     @field_validator("tasks", "held_out")

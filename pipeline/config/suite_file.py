@@ -9,6 +9,7 @@ An experiment that says `suite: FILE` has these keys, with its own laid over the
 """
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from pydantic import field_validator, model_validator
 from evaluators.suite import Suite
 from foundation.errors import ConfigError
 from foundation.hints import unknown
-from pipeline.config.data_settings import Data
+from pipeline.config.data_settings import Data, check_names
 from pipeline.config.kinds import Settings, validated
 from pipeline.config.settings import Evaluation
 from pipeline.config.yaml_file import Kind, Place, YamlFile, read_yaml
+from tasks.benchmarks.task import BenchmarkTask
 from tasks.registry import TASKS, get_task
 from tasks.task import Split, Task
 
@@ -40,8 +42,7 @@ class SuiteFile(Settings):
     @field_validator("data")
     @classmethod
     def _names_of_its_own(cls, value: dict[str, Data]) -> dict[str, Data]:
-        if taken := next((name for name in value if name in TASKS), None):
-            raise ValueError(f"data names {taken!r}, which is a task that is there already; choose another name")
+        check_names(value)
         return value
 
     @model_validator(mode="after")
@@ -58,8 +59,11 @@ class SuiteFile(Settings):
         return self
 
     def task(self, name: str, split: Split, cache: Path | None = None) -> Task:
-        """The task that the suite calls `name`, for one split."""
-        return self.data[name].task(name, cache).only(split) if name in self.data else get_task(name)
+        """The task that the suite calls `name`, for one split. What the other splits show is not compared: nothing is learned here."""
+        if name not in self.data:
+            return get_task(name)
+        task = self.data[name].task(name, cache).only(split)
+        return replace(task, others="") if isinstance(task, BenchmarkTask) else task
 
     def suite(self, only: list[str] | None = None, cache: Path | None = None) -> Suite:
         """What a model is asked: all of it, or the tasks of `only`. Raises ConfigError and InputError as the tasks do."""

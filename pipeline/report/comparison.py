@@ -158,6 +158,16 @@ def _difference(first: Arm, second: Arm) -> Difference:
     return Difference(first.name, second.name, figures)
 
 
+def seeds_difference(first: Arm, second: Arm, metric: str = "acc/average") -> Estimate | None:
+    """`second` minus `first` within each seed in which both start from a base with the same scores, however they train; None for no seed.
+
+    None too where they do not learn the same tasks in the same order.
+    """
+    if not same_tasks(first.runs[0], second.runs[0]):
+        return None
+    return _difference(first, second).figures.get(metric)
+
+
 def percent(value: float, signed: bool = False) -> str:
     """A fraction in percent with one decimal: "67.2", or "+2.6" for a difference."""
     text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"

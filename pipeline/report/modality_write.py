@@ -11,6 +11,7 @@ distance varies), with the set's name in front where there are several sets.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from evaluators.statistics import student_t
 from foundation.files import file_name, write_atomic
 from pipeline.report.modality import (
     RECALLS,
@@ -30,9 +31,6 @@ from pipeline.report.modality_correlation import Correlation, RankCorrelation, c
 from pipeline.report.modality_tables import grids_of, same_experts
 from pipeline.report.tables import markdown
 from pipeline.report.write import to_csv
-
-T95 = (12.7, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Student's t, 95 %, two-sided, for 2 to 10 seeds: an interval is the mean ± this many standard errors."""
 
 READING = """\
 * *merge only*: the model as it comes out of the merge, without a step of training after it.{tuned}
@@ -189,10 +187,11 @@ def modality_markdown(settings: Sequence[Setting], drawn: dict[str, list[str]], 
 def words_of(settings: Sequence[Setting]) -> list[str]:
     """How to read the figures, as far as the experiment has them."""
     count = max(len(setting.outcomes) for setting in settings)
-    tuned, times = tuned_words(settings), T95[min(count, len(T95) + 1) - 2]
+    tuned = tuned_words(settings)
     interval = "One seed has none: nothing here tells a difference between models from chance."
     noise = "One seed gives no measure of noise; run several before calling one model better than another."
     if count > 1:
+        times = student_t(count - 1)
         interval = f"Over {count} seeds, 95 % intervals are ± {times:.1f} of them."
         noise = f"A difference between two merges below about {times:.1f} times the *noise* of the tables may well be chance."
     if tuned and count > 1:

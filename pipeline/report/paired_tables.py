@@ -1,15 +1,19 @@
 """The tables of paired comparisons: what a merge changed, and what sets two arms apart; and the same in full for CSV.
 
-Tables show the trained task and the means; `paired.csv` holds every task of every comparison.
+Tables show the trained task and the means; those of a terminal (`merges_grid`, `arms_grid`) a row per stage or pair of arms.
+`paired.csv` holds every task of every comparison.
 """
 
 from collections.abc import Sequence
 
-from pipeline.report.comparison import percent
-from pipeline.report.paired import Compared, Contrast, Kind, PairedScores
+from pipeline.report.comparison import Arm, estimate_text, percent, seeds_difference
+from pipeline.report.paired import AVERAGE, HELD_OUT_MEAN, STREAM_MEAN, Compared, Contrast, Kind, PairedScores
 from pipeline.report.tables import Grid
 
-TITLE_MERGE, TITLE_ARMS = "before → after the merge, on the same samples", "first → second arm, last models on the same samples"
+OWN = "own task"
+OVER_SEEDS = "average, over seeds"
+LAST_MODELS = "last models on the same samples"
+TITLE_MERGE, TITLE_ARMS = "before → after the merge, on the same samples", f"first → second arm, {LAST_MODELS}"
 FIGURES = ("difference", "95 % interval", "p", "Holm p")
 PAIRED_HEADER = (
     *("kind", "arm", "first", "second", "seeds", "stage", "trained", "task", "samples", "first_score", "second_score"),
@@ -36,6 +40,59 @@ def paired_grids(scores: PairedScores, kind: Kind) -> list[Grid]:
     return grids
 
 
+def merges_grid(scores: PairedScores) -> Grid | None:
+    """For the terminal: a row per stage with what its merge changed, over the most seeds; None for no merge."""
+    found = scores.together(Kind.MERGE)
+    if not found:
+        return None
+    columns = [OWN, *_means(found)]
+    rows = tuple((f"{each.stage} {each.trained}", *(_short(measured(each, name)) for name in columns)) for each in found)
+    title = f"{found[0].arm}{_seeds(found)}: {TITLE_MERGE}, in points"
+    return Grid(title, ("stage", *columns), rows, blocks=tuple((name,) for name in columns), note=_short_note(found))
+
+
+def arms_grid(scores: PairedScores, arms: Sequence[Arm]) -> Grid | None:
+    """For the terminal: a row per pair of `arms` with their difference, over seeds and on the same samples; None for no pair."""
+    found, by_name = scores.together(Kind.ARMS), {arm.name: arm for arm in arms}
+    if not found:
+        return None
+    over = [seeds_difference(by_name[each.first], by_name[each.second]) for each in found]
+    seeds = [estimate_text(value, signed=True, interval=True) for value in over]
+    columns, firsts = _means(found), {each.first for each in found}
+    cells = [[_short(measured(each, name)) for name in columns] for each in found]
+    several, note = any(value is not None and value.count > 1 for value in over), _short_note(found)
+    if several:
+        columns, cells = [OVER_SEEDS, *columns], [[own, *row] for own, row in zip(seeds, cells, strict=True)]
+        note = f"{OVER_SEEDS}: ± standard error (in brackets: half the 95 % interval, Student's t)\n{note}"
+    alone = len(firsts) == 1 and len(found) > 1
+    title, label = (f"minus {firsts.pop()}, {LAST_MODELS}", "arm") if alone else (TITLE_ARMS, "arms")
+    rows = tuple((each.second if alone else f"{each.first} → {each.second}", *row) for each, row in zip(found, cells, strict=True))
+    blocks = tuple((name,) for name in columns)
+    return Grid(f"{title}{_seeds(found)}, in points", (label, *columns), rows, blocks=blocks, note=note)
+
+
+def _means(found: Sequence[Contrast]) -> list[str]:
+    """The means that a terminal shows: over the held-out tasks and over all; without held-out tasks over the stream."""
+    return [name for name in (HELD_OUT_MEAN, AVERAGE) if any(measured(each, name) for each in found)] or [STREAM_MEAN]
+
+
+def measured(contrast: Contrast, name: str) -> Compared | None:
+    """What was found on a task or a mean, or on the task that the stage trained (OWN)."""
+    return contrast.of.get(str(contrast.trained) if name == OWN else name)
+
+
+def _short(compared: Compared | None) -> str:
+    """ "+12.5 [+8.0, +17.1] 0.004": the difference, its interval, Holm's p."""
+    if compared is None:
+        return "–"
+    low, high = (percent(end, signed=True) for end in (compared.found.low, compared.found.high))
+    return f"{percent(compared.found.difference, signed=True)} [{low}, {high}] {p_text(compared.adjusted)}"
+
+
+def _short_note(found: Sequence[Contrast]) -> str:
+    return "\n".join(["difference [95 % bootstrap interval over samples] Holm p; every task: report.html, paired.csv", *_apart(found)])
+
+
 def _grid(title: str, labels: tuple[str, str], sides: tuple[str, str], rows: Sequence[tuple[str, ...]], note: str) -> Grid:
     return Grid(title, (*labels, *sides, *FIGURES), tuple(rows), 2, (sides, FIGURES[:2], FIGURES[2:]), note)
 
@@ -51,7 +108,7 @@ def _rows(name: str, contrast: Contrast, shown: Sequence[Compared]) -> list[tupl
         found = each.found
         scores = (percent(found.before), percent(found.after), percent(found.difference, signed=True))
         interval = f"{percent(found.low, signed=True)} to {percent(found.high, signed=True)}"
-        own = "own task" if each.name == contrast.trained and contrast.kind is Kind.MERGE else each.name
+        own = OWN if each.name == contrast.trained and contrast.kind is Kind.MERGE else each.name
         rows.append((name, own, *scores, interval, p_text(found.p), p_text(each.adjusted)))
         name = ""
     return rows

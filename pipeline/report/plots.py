@@ -118,6 +118,7 @@ def _matrix_panel(axes: Axes, arm: Arm, values: np.ndarray, first_stage: int, ch
             va="center",
             color=ink,
             fontsize=10.5,
+            in_layout=False,  # it lies within its axes: the layout need not measure it
         )
     for row in range(len(values)):
         if row + first_stage > 0:

@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from statistics import median
 from typing import Any
 
-from evaluators.scores import TaskScore
+from evaluators.scores import TaskScore, whole_tasks
 from foundation.errors import InputError
 from foundation.hints import unknown
 from pipeline.report.comparison import Estimate, estimate
@@ -22,8 +23,6 @@ from pipeline.search.spec import Goal, Point, Trial, Value
 METHOD = "method"
 LOG_FROM = 10.0
 """From this ratio of the largest to the smallest value on, an axis may be logarithmic."""
-PART = "@"
-"""In the name of a part of a task's score, as `TR@1`: not a task of its own."""
 
 
 class Group(StrEnum):
@@ -97,10 +96,10 @@ class Searched:
         """The best complete trial but the pick; of equals the first. None where there is no other."""
         return runner_up(self.trials, self.picked)
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[str, ...]:
         """All tasks asked: held-out, stream, then others by name."""
-        asked = {name for trial in self.trials for name in trial.scores if not is_part(name, trial.scores)}
+        asked = set(whole_tasks(dict.fromkeys(name for trial in self.trials for name in trial.scores)))
         first = [name for name in (*self.held_out, *self.stream) if name in asked]
         return tuple(dict.fromkeys([*first, *sorted(asked)]))
 
@@ -117,11 +116,6 @@ class Searched:
     def shares(self) -> dict[str, float]:
         """Task -> its share in the goal; the value of a trial is the sum of share times score."""
         return shares_among(Goal(self.goal), self.weight, self.tasks, self.stream, self.held_out, self.new)
-
-
-def is_part(name: str, scores: Mapping[str, TaskScore]) -> bool:
-    """Whether a score is a further measure or a group of another one's task: `coco/TR@1` beside `coco`."""
-    return PART in name or any(name.startswith(f"{other}/") for other in scores)
 
 
 def measured(searched: Searched, trial: Trial, group: Group) -> Measured | None:

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.report.comparison import COMPARED, MANY, Arm, after_stage, arm_label, arms_of, estimate_text, paired_differences, percent
+from pipeline.report.comparison import COMPARED, MANY, Arm, after_stage, arm_label, estimate_text, paired_differences, percent
 from pipeline.report.run_scores import AFTER, BASE, BEFORE, RunScores, StageScores, mean_with_stderr, rows_of, stage_metrics, stages_done
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-    from pipeline.report.paired import PairedScores
 
 SUMMARY = {
     "acc/average": "average accuracy, all tasks",
@@ -31,6 +29,8 @@ SUMMARY = {
 }
 SIGNED = ("learning/gain", "learning/final_gain", "drift/held_out", "transfer/backward", "transfer/forward")
 MEANS = ("held-out mean", "stream mean", "average")
+LONG = 24
+"""Letters of a row's name that stand in one line where a terminal is narrow: what is longer goes on in the next."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,20 @@ def _figure(figures: dict[str, float], metric: str) -> str:
     return text if error is None else f"{text} ± {percent(error)}"
 
 
-def comparison_grid(arms: Sequence[Arm]) -> Grid:
-    """One column per arm: mean ± standard error over its seeds."""
-    over = (
-        "mean ± standard error over seeds (in brackets: half the width of the 95 % interval, Student's t)"
-        if any(len(arm.runs) > 1 for arm in arms)
-        else "one seed each, so no standard error over seeds"
-    )
-    note = "\n".join([over, *(_arm_line(arm) for arm in arms)])
+def comparison_grid(arms: Sequence[Arm], brief: bool = False) -> Grid:
+    """One column per arm: mean ± standard error over its seeds. `brief`: without intervals, costs and the tuned models."""
+    over = "one seed each, so no standard error over seeds"
+    if any(len(arm.runs) > 1 for arm in arms):
+        half = "" if brief else " (in brackets: half the width of the 95 % interval, Student's t)"
+        over = f"mean ± standard error over seeds{half}"
     title = f"{after_stage(arms[0].stage, arms[0].runs[0].stream)}, in %"
-    cells = [[estimate_text(arm.figures.get(metric), interval=True) for metric in COMPARED] + cost_cells(arm) for arm in arms]
-    return figures_grid(title, [*COMPARED.values(), "weights trained", "minutes of fine-tuning"], [arm.name for arm in arms], cells, note)
+    shown = {metric: words for metric, words in COMPARED.items() if not (brief and metric.startswith(BEFORE))}
+    cells = [[estimate_text(arm.figures.get(metric), interval=not brief) for metric in shown] for arm in arms]
+    names = list(shown.values())
+    if not brief:
+        cells = [[*row, *cost_cells(arm)] for row, arm in zip(cells, arms, strict=True)]
+        names += ["weights trained", "minutes of fine-tuning"]
+    return figures_grid(title, names, [arm.name for arm in arms], cells, "\n".join([over, *_arms_lines(arms)]))
 
 
 def figures_grid(title: str, figures: Sequence[str], names: Sequence[str], cells: Sequence[Sequence[str]], note: str) -> Grid:
@@ -132,10 +135,14 @@ def cost_cells(arm: Arm) -> list[str]:
     return [f"{max(cost.trained for cost in costs):,}", f"{sum(cost.seconds for cost in costs) / len(costs) / 60:.1f}"]
 
 
-def _arm_line(arm: Arm) -> str:
-    seeds = ", ".join(str(run.seed) for run in arm.runs)
-    told = [part for part in (arm.training, arm.runs[0].strategy) if part]
-    return f"{arm_label(arm)}: seed{'s' if len(arm.runs) > 1 else ''} {'; '.join([seeds, *told])}"
+def _arms_lines(arms: Sequence[Arm]) -> list[str]:
+    """What each arm merges, its seeds and how it trains; arms that share all but the merge stand in one line."""
+    alike: dict[str, list[str]] = {}
+    for arm in arms:
+        seeds = f"seed{'s' if len(arm.runs) > 1 else ''} {', '.join(str(run.seed) for run in arm.runs)}"
+        told = "; ".join(part for part in (seeds, arm.training, arm.runs[0].strategy) if part)
+        alike.setdefault(told, []).append(arm_label(arm))
+    return [f"{', '.join(labels)}: {told}" for told, labels in alike.items()]
 
 
 def difference_grid(arms: Sequence[Arm]) -> Grid | None:
@@ -145,31 +152,12 @@ def difference_grid(arms: Sequence[Arm]) -> Grid | None:
         return None
     cells = [[estimate_text(pair.figures.get(metric), signed=True, interval=True) for metric in COMPARED] for pair in pairs]
     seeds = sorted({next(iter(pair.figures.values())).count for pair in pairs})
-    note = (
-        f"mean ± standard error of the difference within each seed ({'/'.join(map(str, seeds))} shared), in percentage points; "
-        "in brackets: half the 95 % interval"
-    )
+    note = "difference within the one seed that is shared, in percentage points"
+    if seeds[-1] > 1:
+        shared = f"mean ± standard error of the difference within each seed ({'/'.join(map(str, seeds))} shared)"
+        note = f"{shared}, in percentage points; in brackets: half the 95 % interval"
     title = "paired differences between arms that share tasks, training and base model"
     return figures_grid(title, list(COMPARED.values()), [f"{pair.second} − {pair.first}" for pair in pairs], cells, note)
-
-
-def print_tables(runs: Sequence[RunScores], console: "Console", scores: "PairedScores | None" = None) -> None:
-    """Lay the runs' tables on the terminal: a single run stage by stage with its summary; several runs as a comparison of arms.
-
-    Below them what differs on the same samples: `scores`, or what is found now where that is None.
-    """
-    from pipeline.report.orders import order_difference_grid, order_differences, orders_grid, orders_of
-    from pipeline.report.paired import Kind, paired_scores
-    from pipeline.report.paired_tables import paired_grids
-
-    arms, found = arms_of(runs), scores or paired_scores(runs)
-    if len(runs) == 1:
-        grids: list[Grid | None] = [stage_grid(runs[0]), summary_grid(runs[0])]
-    else:
-        orders = orders_of(arms)
-        grids = [comparison_grid(arms), difference_grid(arms), orders_grid(orders), order_difference_grid(order_differences(orders))]
-    grids += paired_grids(found, Kind.MERGE if len(arms) == 1 else Kind.ARMS)
-    print_grids((grid for grid in grids if grid is not None), console)
 
 
 def print_grids(grids: Iterable[Grid], console: "Console") -> None:
@@ -177,7 +165,7 @@ def print_grids(grids: Iterable[Grid], console: "Console") -> None:
     for grid in grids:
         for part in _fitting(grid, console):
             console.print(part.title, style="bold", highlight=False, markup=False)
-            console.print(_table(part))
+            console.print(_table(part, LONG if _fits(part, console) else 0))
             console.print()
         for line in grid.note.splitlines():
             console.print(line, style="dim", highlight=False, markup=False)
@@ -209,17 +197,21 @@ def _by_row(grid: Grid) -> list[Grid]:
     for row in grid.rows:
         labels = tuple(own or above for own, above in zip(row[: grid.labels], labels, strict=True))
         lines = tuple(zip(grid.columns[grid.labels :], row[grid.labels :], strict=True))
-        tables.append(Grid(f"{', '.join(labels)}, {grid.title}", ("", "value"), lines))
+        tables.append(Grid(f"{', '.join(labels)}, {grid.title}", ("", "value"), lines, labels=2))
     return tables
 
 
 def _fits(grid: Grid, console: "Console") -> bool:
+    """Whether the table has room, long names of rows being laid in several lines."""
     from rich.measure import Measurement
 
-    return Measurement.get(console, console.options.update(max_width=10_000), _table(grid)).maximum <= console.width
+    rows = tuple((*(name[:LONG] for name in row[: grid.labels]), *row[grid.labels :]) for row in grid.rows)
+    table = _table(replace(grid, rows=rows))
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width
 
 
-def _table(grid: Grid) -> "Table":
+def _table(grid: Grid, wrapped: int = LONG) -> "Table":
+    """The table; columns of rows' names that are longer than `wrapped` may go on in the next line."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -228,7 +220,9 @@ def _table(grid: Grid) -> "Table":
     for index, column in enumerate(grid.columns):
         style = "cyan" if column in MEANS else ""
         header = column.replace(" ", "\n") if grid.columns[0] == "arm" else column.replace(" mean", "\nmean").replace(" − ", "\n− ")
-        table.add_column(Text(header), justify="left" if index < grid.labels else "right", style=style, no_wrap=True, vertical="bottom")
+        name = index < grid.labels
+        wraps = name and any(len(row[index]) > wrapped for row in grid.rows)
+        table.add_column(Text(header), justify="left" if name else "right", style=style, no_wrap=not wraps, vertical="bottom")
     styles = {BEFORE: "dim", AFTER: "bold"} if grid.labels == 2 else {}
     for row in grid.rows:
         table.add_row(*(Text(cell) for cell in row), style=styles.get(row[1], ""))

@@ -168,7 +168,9 @@ class Chosen(Step):
         return f"choose among {', '.join(self.names)}"
 
     def run(self, work: Work) -> Outcome:
-        values = [mean_accuracy(work.directory_of(step)) for step in self.judged]
+        from evaluators.scores import SCORES_FILE, mean_accuracy, read_scores
+
+        values = [mean_accuracy(read_scores(work.directory_of(step) / SCORES_FILE)) for step in self.judged]
         best = max(range(len(values)), key=lambda index: values[index])
         told = dict(zip(self.names, values, strict=True))
         return Outcome(
@@ -176,11 +178,3 @@ class Chosen(Step):
             metrics={"value": values[best]},
             details={"picked": self.names[best], "by": "validation", "values": told},
         )
-
-
-def mean_accuracy(directory: Path) -> float:
-    """The mean over the tasks of an evaluation, from its scores."""
-    from evaluators.scores import SCORES_FILE, read_scores
-
-    scores = read_scores(directory / SCORES_FILE)
-    return sum(score.accuracy for score in scores.values()) / len(scores)

@@ -32,11 +32,14 @@ def tracked_lineage(uri: str) -> Lineage:
     if database is not None and not database.exists():
         raise InputError(f"--tracking {uri}: there is no file {database}; name the database that the pipeline logged to")
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import DatabaseError
 
     try:
         logged = list(_logged_models(open_client(uri)))
     except MlflowException as error:
         raise ResourceError(f"{uri} does not answer as an MLflow tracking server ({str(error)[:SAID]}…); check --tracking") from error
+    except DatabaseError as error:
+        raise InputError(f"--tracking {uri}: is no database of MLflow ({error.orig}); name the one that the pipeline logged to") from error
     steps = {each.model_id: each.tags[STEP_TAG] for each in logged}
     if not steps:
         raise InputError(f"{uri} knows no checkpoint of ours; name the tracking URI that the pipeline logged to")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.report.run_scores import StageScores, mean_with_stderr
-from pipeline.report.search_figures import Group, Searched, is_part, margin, measured, point_key, point_words, score_on_test
+from pipeline.report.search_figures import Group, Searched, margin, measured, point_key, point_words, score_on_test
 from pipeline.report.search_write import write_search_report
 from pipeline.search.spec import Trial
 from pipeline.tracking.book import Book, Metric
@@ -103,7 +103,6 @@ def trial_metrics(searched: Searched, trial: Trial, finished: float) -> list[Met
         if members:
             values[f"acc/{group}"], values[f"acc_stderr/{group}"] = mean_with_stderr(entry, tuple(members))
     for name, score in sorted(trial.scores.items()):
-        part = is_part(name, trial.scores)
         values[f"acc/{metric_name(name)}"] = score.accuracy
-        values |= {} if part else {f"acc_stderr/{metric_name(name)}": score.stderr}
+        values |= {f"acc_stderr/{metric_name(name)}": score.stderr} if name in asked else {}
     return [Metric(key, value, finished, searched.stage) for key, value in values.items()]

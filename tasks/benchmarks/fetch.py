@@ -25,7 +25,7 @@ def raw_directory(text: str, benchmark: str, patterns: Sequence[str], fetch: boo
     hub does not answer.
     """
     if not is_hub_data(text):
-        place = Path(text).expanduser().absolute()
+        place = Path(os.path.abspath(Path(text).expanduser()))
         if not place.is_dir():
             raise InputError(f"benchmark {benchmark}: there is no directory {place}; put its raw files there, or name a hub data set")
         return place

@@ -25,6 +25,9 @@ ROOM = 256 << 20
 LARGEST_CELL = 1 << 28
 """Characters of one cell of a CSV file."""
 
+LONGEST = 400
+"""Characters of a row's fault that are told; a cell may hold a book."""
+
 Value = TypeVar("Value")
 
 
@@ -40,7 +43,8 @@ class Row(dict[str, Any]):
 
     def wrong(self, what: str) -> InputError:
         """An InputError about this row: what is wrong, and where to get a sound file."""
-        return InputError(f"{self.place}: {what}; get the file as published, from {self.source}")
+        told = what if len(what) <= LONGEST else f"{what[: LONGEST // 2]} ... {what[-LONGEST // 2 :]}"
+        return InputError(f"{self.place}: {told}; get the file as published, from {self.source}")
 
     def said(self, column: str) -> str:
         """The text of a column, without space at its ends; an InputError where it is empty or no text."""

@@ -18,7 +18,7 @@ from tasks.files.cache import SoundImages, content_mark, mark, remembered
 from tasks.files.check import Progress
 from tasks.files.images import file_status, open_picture
 from tasks.files.problems import Problem, Report, Unusable
-from tasks.task import Answering, Split
+from tasks.task import IMAGE_MARK, Answering, Split
 
 if TYPE_CHECKING:
     from tasks.benchmarks.task import BenchmarkTask
@@ -108,6 +108,12 @@ def _check_question(task: "BenchmarkTask", asked: Question, keys: set[str]) -> N
             f"task {task.name!r}: two questions have the key {asked.key}; get the files as published, from {task.benchmark.source}"
         )
     keys.add(asked.key)
+    marks = asked.text.count(IMAGE_MARK)
+    if marks not in (0, len(asked.images)):
+        raise InputError(
+            f"task {task.name!r}: question {asked.key} shows {len(asked.images)} image(s), and {IMAGE_MARK} stands {marks} time(s) in its "
+            f"text; get the files as published, from {task.benchmark.source}"
+        )
     if not asked.answer.strip():
         raise InputError(
             f"task {task.name!r}: question {asked.key} has no answer; get the files as published, from {task.benchmark.source}"

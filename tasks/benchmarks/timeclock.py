@@ -35,7 +35,7 @@ class TimeClock:
     macro: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.hours, bool) or self.hours not in DIALS:
+        if not isinstance(self.hours, int) or isinstance(self.hours, bool) or self.hours not in DIALS:
             raise ConfigError(f"benchmark {self.name}: hours is {self.hours!r}; give 12 or 24")
 
     @property

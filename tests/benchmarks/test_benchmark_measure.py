@@ -11,7 +11,9 @@ from benchmarks.contest import Contender, contest, run
 from benchmarks.measure import measure
 
 MEGABYTE = 1 << 20
-CHILD = "x = bytearray(b'1') * {size}; import time; time.sleep(0.6)"
+CHILD = "x = bytearray(b'1') * {size}; import sys, time; print('ready', flush=True); time.sleep({seconds})"
+LONG = 1.5
+"""Seconds for which memory is held once all have it: many times the time between two samples, as a busy machine skips some."""
 
 
 def python(code: str) -> list[str]:
@@ -33,8 +35,11 @@ def test_cpu_seconds_of_grandchildren_count() -> None:
 
 
 def test_anonymous_memory_is_that_of_all_processes_at_once() -> None:
-    child = CHILD.format(size=60 * MEGABYTE)
-    two = f"import subprocess; ps = [subprocess.Popen({python(child)!r}) for _ in range(2)]; [p.wait() for p in ps]"
+    child = python(CHILD.format(size=60 * MEGABYTE, seconds=60))
+    two = (
+        f"import subprocess, time; ps = [subprocess.Popen({child!r}, stdout=subprocess.PIPE) for _ in range(2)]; "
+        f"[p.stdout.readline() for p in ps]; time.sleep({LONG}); [p.kill() for p in ps]"
+    )
     found = measure(python(two)).anonymous
     assert 120 * MEGABYTE <= found <= 180 * MEGABYTE  # 120 in the two arrays, some in three interpreters
 
@@ -43,7 +48,7 @@ def test_mapped_files_are_not_anonymous(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(80 * MEGABYTE))
     code = (
         f"import mmap, time; f = open({str(tmp_path / 'file')!r}, 'rb'); m = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ); "
-        f"print(sum(m[::{mmap.PAGESIZE}])); time.sleep(0.3)"
+        f"print(sum(m[::{mmap.PAGESIZE}])); time.sleep({LONG})"
     )
     found = measure(python(code))
     assert found.anonymous < 40 * MEGABYTE
@@ -51,9 +56,9 @@ def test_mapped_files_are_not_anonymous(tmp_path: Path) -> None:
 
 
 def test_a_child_that_outlives_its_parent_is_counted_and_ended() -> None:
-    child = python(CHILD.format(size=50 * MEGABYTE))
-    quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True"
-    code = f"import subprocess, time; print(subprocess.Popen({child!r}, {quiet}).pid); time.sleep(0.4)"
+    child = python(CHILD.format(size=50 * MEGABYTE, seconds=2 * LONG))
+    apart = "stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True"
+    code = f"import subprocess, time; p = subprocess.Popen({child!r}, {apart}); print(p.pid); p.stdout.readline(); time.sleep({LONG})"
     found = measure(python(code))
     assert found.anonymous >= 50 * MEGABYTE
     with pytest.raises(ProcessLookupError):

@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 from evaluators.evaluate import evaluate
 from evaluators.fit import check_askable, check_task
 from evaluators.suite import Suite
-from foundation.errors import InputError
+from foundation.errors import ConfigError, InputError, MergelineError
 from models.digits_llava import digits_llava, digits_processor
 from tasks.digits import all_texts
 from tasks.registry import get_task
@@ -38,8 +38,8 @@ def checkpoint(tmp_path: Path) -> Path:
     return directory
 
 
-def refused(checkpoint: Path, suite: Suite = SUITE) -> str:
-    with pytest.raises(InputError) as told:
+def refused(checkpoint: Path, suite: Suite = SUITE, kind: type[MergelineError] = InputError) -> str:
+    with pytest.raises(kind) as told:
         evaluate(checkpoint, suite, checkpoint / "out")
     assert not (checkpoint / "out").exists()
     return str(told.value)
@@ -61,7 +61,7 @@ def test_no_processor(checkpoint) -> None:
     for path in checkpoint.iterdir():
         if path.name not in ("config.json", "generation_config.json"):
             path.unlink()
-    assert f"{checkpoint}: its processor cannot be loaded" in refused(checkpoint)
+    assert f"{checkpoint}: has no processor and no tokenizer" in refused(checkpoint)
 
 
 def test_no_chat_template(checkpoint) -> None:
@@ -98,8 +98,8 @@ def test_images_for_a_tokenizer(checkpoint) -> None:
 
 def test_likelihood_without_choices(checkpoint) -> None:
     suite = Suite((Talk("cell", Answering.LIKELIHOOD),), samples=3)
-    assert "task 'graded cell' is to be answered by the likeliest of the choices" in refused(checkpoint, suite)
-    assert "cell/test/0/0 has none; set answering: generate" in refused(checkpoint, suite)
+    assert "task 'graded cell' is to be answered by the likeliest of the choices" in refused(checkpoint, suite, ConfigError)
+    assert "cell/test/0/0 has none; set answering: generate" in refused(checkpoint, suite, ConfigError)
 
 
 def test_no_examples(checkpoint) -> None:

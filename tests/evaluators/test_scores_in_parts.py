@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from evaluators.evaluate import evaluate
 from evaluators.generate import load_answerer
 from evaluators.live import Interview, Questions
-from evaluators.scores import Sample, TaskScore, read_samples, read_scores, samples_file, scores_of, task_score, write_samples
+from evaluators.scores import (
+    Sample,
+    TaskScore,
+    mean_accuracy,
+    read_samples,
+    read_scores,
+    samples_file,
+    scores_of,
+    task_score,
+    whole_tasks,
+    write_samples,
+)
 from evaluators.suite import Suite
 from foundation.errors import InputError
 
@@ -113,3 +124,10 @@ def test_a_suite_with_measures_groups_and_macro(tmp_path) -> None:
     assert interview.ask() == scores
     assert [interview.samples["graded cell"][row] for row in range(12)] == cell
     assert interview.scored["graded cell"] == {row: sample.score for row, sample in enumerate(cell)}
+
+
+def test_measures_and_groups_are_no_tasks() -> None:
+    names = ["coco", "coco/TR@1", "mine/birds", "mine/birds/f1", "coconut"]
+    assert whole_tasks(names) == ["coco", "mine/birds", "coconut"]
+    scores = {"coco": TaskScore(0.5, 0.1, 4), "coco/TR@1": TaskScore(0.9, 0.1, 4), "coconut": TaskScore(1.0, 0.0, 4)}
+    assert mean_accuracy(scores) == 0.75

@@ -155,11 +155,11 @@ from foundation.errors import InputError
 from mergers.checkpoints.checkpoint import read_checkpoint
 highest = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
-    before, started = highest(), time.perf_counter()
+    before, started = highest(), time.process_time()
     try:
         read_checkpoint(pathlib.Path(path))
     except InputError as error:
-        print(time.perf_counter() - started, (highest() - before) // 1024, error)
+        print(time.process_time() - started, (highest() - before) // 1024, error)
 """
 
 
@@ -177,7 +177,7 @@ def test_header_bombs_neither_fill_the_memory_nor_take_time(bench):
         seconds, megabytes, message = line.split(" ", 2)
         assert str(path) in message
         assert float(megabytes) < 200, line
-        assert float(seconds) < 2, line  # a tenth to a half when alone on a processor; two is told apart from minutes
+        assert float(seconds) < 5, line  # of computing: a tenth to a half on a fast processor; five is told apart from minutes
 
 
 def test_an_index_that_lies_is_refused(bench):

@@ -255,11 +255,11 @@ def test_damaged_archives_are_told_as_what_they_are(tmp_path):
     ]:
         path.write_bytes(whole)
         make()
-        started = time.perf_counter()
+        started = time.thread_time()
         with pytest.raises(InputError, match=message) as caught:
             open_source(str(path), allow_pickle=True)
         assert str(path) in str(caught.value)
-        assert time.perf_counter() - started < 1, "refused at once"
+        assert time.thread_time() - started < 1, "refused at once"
 
 
 def test_a_bomb_in_place_of_the_table_is_not_unpacked(tmp_path):

@@ -86,8 +86,8 @@ def alive(process: int) -> bool:
 
 
 def until(condition) -> None:
-    """Wait for it, at most half a minute."""
-    deadline = time.monotonic() + 30
+    """Wait for it, at most two minutes: a new process imports torch first."""
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

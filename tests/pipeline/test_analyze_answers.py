@@ -99,8 +99,9 @@ def test_files(answers, run, tmp_path) -> None:
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="the page is opened in chromium, which is not installed")
 def test_the_page_opens(answers, tmp_path) -> None:
     files = write_answers(answers, tmp_path)
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    shown = subprocess.run(["chromium", *options, files[0].as_uri()], capture_output=True, text=True, timeout=60, check=True).stdout
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    shown = subprocess.run(["chromium", *options, files[0].as_uri()], capture_output=True, text=True, timeout=240, check=True).stdout
     body = shown[: shown.index('<script id="data"')]
     assert "1 of 12" in body
     assert body.count('class="row"') == 12

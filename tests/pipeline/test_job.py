@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -11,21 +10,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from free_ports import free_port
 from tiny_run import TINY, records
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 RAY = Path(sys.executable).with_name("ray")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +41,12 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
     finally:
         tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
         for member in tree:
-            member.terminate()
+            with suppress(psutil.NoSuchProcess):  # it has ended with one before it
+                member.terminate()
         _, alive = psutil.wait_procs(tree, timeout=3)
         for member in alive:
-            member.kill()
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         shutil.rmtree(temporary, ignore_errors=True)
 
 

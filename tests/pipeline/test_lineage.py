@@ -122,3 +122,19 @@ def test_a_tracking_database_that_is_not_there_is_refused_and_not_made(tmp_path:
     with pytest.raises(InputError, match=r"there is no file .*none\.db"):
         tracked_lineage(f"sqlite:///{tmp_path / 'none.db'}")
     assert not (tmp_path / "none.db").exists()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("targets: [parity]\n" * 20)
+    with pytest.raises(InputError, match=r"is no database of MLflow \(file is not a database\)"):
+        tracked_lineage(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.mark.parametrize(("picture", "code"), [("file/x.png", 2), ("/proc/none/x.png", 4)])
+def test_a_picture_that_cannot_be_written_is_refused(
+    workspace: Path, last: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, picture: str, code: int
+) -> None:
+    (tmp_path / "file").touch()
+    result = ended(capsys, "lineage", last, "--workspace", workspace, "--picture", tmp_path / picture)
+    assert result.code == code
+    assert "--picture" in result.err

@@ -18,6 +18,7 @@ from pipeline.recipes.milestone import Milestone
 from pipeline.report.comparison import arms_of
 from pipeline.report.page import Content, report_page, write_page
 from pipeline.report.page.arms import interval_words
+from pipeline.report.page.chart import numbers_axis
 from pipeline.report.page.colors import DARK, INKS, LEAST_CONTRAST, LIGHT, STEPS, contrast, filled, ink_on
 from pipeline.report.page.heat import whole
 from pipeline.report.page.write import PAGE_BYTES, PICTURES_BYTES, search_pictures
@@ -188,8 +189,8 @@ def test_names_are_shown_and_never_obeyed() -> None:
 @pytest.mark.parametrize(
     ("experiment", "sections"),
     [
-        (EXPERIMENT, {"figures", "merges", "maps", "curves", "frontier", "learning", "answers", "glossary"}),
-        (SEQUENTIAL, {"figures", "maps", "curves", "frontier", "learning", "answers", "glossary"}),
+        (EXPERIMENT, {"figures", "merges", "maps", "curves", "frontier", "answers", "glossary"}),
+        (SEQUENTIAL, {"figures", "maps", "curves", "frontier", "answers", "glossary"}),
         (changed("held_out: [name]\n", ""), {"figures", "merges", "maps", "curves", "answers", "glossary"}),
     ],
     ids=["one arm", "no merges", "no held-out tasks"],
@@ -271,3 +272,12 @@ def test_every_cell_can_be_read() -> None:
                 assert contrast(color, ink_on(color)) >= LEAST_CONTRAST, (kind, step, color)
     assert set(LIGHT) == set(DARK)
     assert contrast(*INKS) > 15
+
+
+def test_equal_values_are_not_drawn_apart() -> None:
+    """An axis spans a point at least, so that rounding makes no mountain of nothing; ticks are three to seven."""
+    for values in ([62.5, 62.5 + 1e-12], [0.0], [], [0.0, 100.0], [47.2, 95.1], [-0.6, 10.6]):
+        axis = numbers_axis(values)
+        assert axis.high - axis.low >= 1
+        assert 3 <= len(axis.ticks) <= 8
+        assert all(axis.low <= value <= axis.high for value in values)

@@ -121,7 +121,7 @@ def test_figures_stand_without_answers(run, tmp_path) -> None:
 
 def opened(page: Path, profile: Path) -> str:
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--virtual-time-budget=2000", "--dump-dom"]
-    return subprocess.run(["chromium", *options, page.as_uri()], capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(["chromium", *options, page.as_uri()], capture_output=True, text=True, timeout=240, check=True).stdout
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="the page is opened in chromium, which is not installed")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.report import print_tables, write_report
 from pipeline.report.paired import AVERAGE, HELD_OUT_MEAN, STREAM_MEAN, Kind, paired_scores
 from pipeline.report.paired_tables import p_text, paired_grids
 from pipeline.report.run_scores import RunScores, StageScores
-from pipeline.report.tables import markdown
+from pipeline.report.tables import Grid, markdown, print_grids
 
 EXACT = 1e-12  # a few float64 roundings
 HALF = "0.5 x previous + 0.5 x tuned"
@@ -226,3 +227,41 @@ def test_markdown_of_a_table(tmp_path: Path) -> None:
     (grid,) = paired_grids(paired_scores([run(tmp_path)]), Kind.MERGE)
     assert "| stage | score of | before | after | difference | 95 % interval | p | Holm p |" in markdown(grid)
     assert [p_text(p) for p in (1.0, 0.0314, 0.0009)] == ["1.000", "0.031", "<0.001"]
+
+
+def test_the_terminal_has_a_row_per_stage_and_per_pair_of_arms(tmp_path: Path) -> None:
+    """All of a task's own rows are in the files; the result in a sentence stands last."""
+    one = text_of([run(tmp_path / "w")])
+    merges = one[one.index("before → after the merge") :]
+    assert re.search(r"^1 a +-25\.0 \[-62\.5, 0\.0\] \S+ +\+37\.5 \[", merges, re.M)
+    assert "wise: average accuracy" in one[-160:]
+    arms = [plain(tmp_path / "p"), *(run(tmp_path / name, arm=name, training="mlp") for name in ("a", "b", "c"))]
+    many = text_of(arms)
+    rows = many[many.index("minus plain, last models on the same samples, seed 0") :].splitlines()
+    assert [line.split()[0] for line in rows[4:7]] == ["a", "b", "c"]
+    assert "every task: report.html, paired.csv" in many
+    assert "paired differences between arms" not in many, "of many arms the files hold them"
+
+
+def test_a_report_that_was_written_is_not_compared_again(tmp_path: Path) -> None:
+    runs = [run(tmp_path / "w")]
+    found = paired_scores(runs)
+    for entry in runs[0].stages:
+        assert entry.samples is not None
+        entry.samples.unlink()
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    print_tables(runs, console, found)
+    assert isinstance(console.file, io.StringIO)
+    assert "+37.5 [" in console.file.getvalue()
+
+
+def test_long_names_of_rows_go_on_in_the_next_line() -> None:
+    name = "first at 0.5, second at 0.6; first at 0.7, second at 0.8"
+    console = Console(width=50, file=io.StringIO(), color_system=None)
+    print_grids([Grid("picks", ("stage", "picked", "value"), (("1", name, "95.8 ± 0.1"),), labels=2)], console)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 50
+    assert lines[0] == "picks", "one table, not one for each row"
+    assert "95.8 ± 0.1" in console.file.getvalue()
+    assert all(word in console.file.getvalue() for word in name.split())

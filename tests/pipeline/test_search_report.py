@@ -72,7 +72,7 @@ def test_shares_of_a_goal_sum_to_one(goal: Goal) -> None:
 
 def test_parts_of_a_score_are_no_tasks() -> None:
     found = searched()
-    trials = tuple(replace(trial, scores={**trial.scores, "read@1": TaskScore(0.1, 0.0, SAMPLES)}) for trial in found.trials)
+    trials = tuple(replace(trial, scores={**trial.scores, "read/acc@1": TaskScore(0.1, 0.0, SAMPLES)}) for trial in found.trials)
     assert replace(found, trials=trials).tasks == found.tasks
 
 

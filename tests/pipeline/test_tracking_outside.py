@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -23,21 +23,30 @@ from pipeline.tracking.book import Book
 from pipeline.tracking.tracker import Tracker, already_mirrored
 
 
-def test_a_server_out_of_reach_does_not_hold_up_the_work(tmp_path: Path) -> None:
+def test_a_server_out_of_reach_does_not_hold_up_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent from the driver's own thread before the end."""
+    talked: list[str] = []
+    connect = socket.socket.connect
+
+    def noted(one: socket.socket, address: object) -> None:
+        talked.append(threading.current_thread().name)
+        connect(one, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", noted)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    built, store = make(tmp_path / "ws", TINY, f"tracking.uri={uri}")
-    tracker = Tracker(built, store)
-    began = time.perf_counter()
-    tracker.start()
-    for step in built.steps:
-        for point in read_history(store.directory(step) / "history.jsonl"):
-            tracker.point(step.key, point)
-        tracker.done(step)
-    assert time.perf_counter() - began < 1  # nothing is sent from the driver's own thread
-    with pytest.raises(ResourceError, match=f"{uri} could not be written.*stored in .*run the same command again to mirror them"):
-        tracker.finish("FINISHED")
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"  # the port stays ours, and nobody listens there
+        built, store = make(tmp_path / "ws", TINY, f"tracking.uri={uri}")
+        tracker = Tracker(built, store)
+        tracker.start()
+        for step in built.steps:
+            for point in read_history(store.directory(step) / "history.jsonl"):
+                tracker.point(step.key, point)
+            tracker.done(step)
+        assert threading.current_thread().name not in talked
+        with pytest.raises(ResourceError, match=f"{uri} could not be written.*stored in .*run the same command again to mirror them"):
+            tracker.finish("FINISHED")
+    assert {"tracking", threading.current_thread().name} <= set(talked)
     assert already_mirrored(built) is None
 
 

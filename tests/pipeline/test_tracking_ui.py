@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from foundation.errors import InputError, ResourceError
 from foundation.files import write_json_atomic
@@ -18,12 +19,6 @@ from pipeline.command.ui import serve
 from pipeline.tracking.backend import open_client
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_a_workspace_without_a_database_is_named(tmp_path: Path) -> None:
@@ -75,7 +70,7 @@ def test_it_serves_while_the_database_is_written_and_leaves_no_process(tmp_path:
             command, cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
         )
     try:
-        deadline = time.time() + 120
+        deadline = time.time() + 240
         while "Ctrl-C ends it" not in (tmp_path / "out.txt").read_text() and time.time() < deadline and process.poll() is None:
             time.sleep(0.2)
         text = (tmp_path / "out.txt").read_text()
@@ -88,9 +83,9 @@ def test_it_serves_while_the_database_is_written_and_leaves_no_process(tmp_path:
         for step in range(20):
             client.log_metric(run.info.run_id, "acc/average", step / 20, step=step)
         place = f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/get?run_id={run.info.run_id}"
-        assert b"made meanwhile" in urllib.request.urlopen(place, timeout=60).read()
+        assert b"made meanwhile" in urllib.request.urlopen(place, timeout=120).read()
         process.send_signal(ending)
-        assert process.wait(40) == 0
+        assert process.wait(120) == 0
         assert not _in_group(group)
     finally:
         process.kill()

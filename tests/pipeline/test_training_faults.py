@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import waiting_task
+from free_ports import free_port
 from ray import cloudpickle
 from test_kill import kill_tree
 from waiting_task import WaitingTask
@@ -100,7 +100,7 @@ def trained(base: Path, workspace: Path, deaths: int, **options: object) -> Reco
     return record
 
 
-def waiting(path: Path, seconds: float = 100) -> int:
+def waiting(path: Path, seconds: float = 300) -> int:
     """The id of the process that waits for this death."""
     deadline = time.time() + seconds
     while time.time() < deadline:
@@ -110,14 +110,25 @@ def waiting(path: Path, seconds: float = 100) -> int:
     raise TimeoutError(f"no process came to wait at {path}")
 
 
+def sealed(workspace: Path, step: int) -> None:
+    """Wait until the checkpoint of this step is whole: the first worker may still write it when another one comes to wait."""
+    deadline = time.time() + 60
+    while not list((workspace / "store").rglob(f"checkpoint-{step}/manifest.json")):
+        if time.time() > deadline:
+            raise TimeoutError(f"no whole checkpoint of step {step} in {workspace}")
+        time.sleep(0.02)
+
+
 @contextmanager
-def killing(workspace: Path, deaths: int) -> Iterator[list[int]]:
-    """While within, sends SIGKILL to each worker that waits; gives their ids."""
+def killing(workspace: Path, deaths: int, after: int | None = 4) -> Iterator[list[int]]:
+    """While within, sends SIGKILL to each worker that waits, once the checkpoint of step `after` is whole; gives their ids."""
     killed: list[int] = []
 
     def kill() -> None:
         for number in range(deaths):
             killed.append(waiting(workspace / f"death-{number}"))
+            if after is not None:
+                sealed(workspace, after)
             os.kill(killed[-1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill, daemon=True)
@@ -129,10 +140,7 @@ def killing(workspace: Path, deaths: int) -> Iterator[list[int]]:
 @contextmanager
 def undisturbed(base: Path, place: Path, workers: int) -> Iterator[Callable[[], str]]:
     """The same stage without Ray, in processes that nobody kills, beside what happens within; gives a function for its output's digest."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {**environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(workers)}
+    shared = {**environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(workers)}
     command = [sys.executable, "-c", PLAIN, str(base), str(place)]
     processes = [
         subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.DEVNULL)
@@ -140,7 +148,7 @@ def undisturbed(base: Path, place: Path, workers: int) -> Iterator[Callable[[], 
     ]
 
     def digest() -> str:
-        assert [process.wait(100) for process in processes] == [0] * workers
+        assert [process.wait(300) for process in processes] == [0] * workers
         return manifest_digest(directory_manifest(place / "out"))
 
     try:
@@ -152,7 +160,7 @@ def undisturbed(base: Path, place: Path, workers: int) -> Iterator[Callable[[], 
 
 def environment() -> dict[str, str]:
     """That of processes which import this file."""
-    ours = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])}
+    ours = {**os.environ, "PYTHONPATH": os.pathsep.join(str(place) for place in Path(__file__).parents[:3])}
     ours.pop("RAY_ADDRESS", None)
     return ours
 
@@ -175,7 +183,8 @@ def test_one_of_two_workers_is_killed(ray_cluster: None, base: Path, tmp_path: P
 
 
 def test_a_worker_that_dies_too_often_is_an_error_with_its_last_words(ray_cluster: None, base: Path, tmp_path: Path) -> None:
-    with killing(tmp_path, 1), pytest.raises(ResourceError, match=r"failed more often than max_failures allows; the last one said: .+"):
+    message = r"failed more often than max_failures allows; the last one said: .+"
+    with killing(tmp_path, 1, after=None), pytest.raises(ResourceError, match=message):
         trained(base, tmp_path, 1, resources=Resources(max_failures=0), after=1)
 
 
@@ -183,7 +192,7 @@ def test_a_worker_killed_for_want_of_memory_is_not_started_without_end(tmp_path:
     """A cluster of its own, whose memory monitor finds any use too much. Ray's own retries would never end there."""
     limits = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
     command = [sys.executable, "-c", SHORT_OF_MEMORY]
-    done = subprocess.run(command, env={**environment(), **limits}, capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    done = subprocess.run(command, env={**environment(), **limits}, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert "ResourceError: training workers failed" in done.stdout, done.stdout[-1000:] + done.stderr[-3000:]
     assert "low on memory" in done.stdout
 
@@ -194,6 +203,7 @@ def test_a_killed_driver_goes_on_inside_the_stage(ray_cluster: None, base: Path,
         driver = subprocess.Popen(command, env=environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             waiting(tmp_path / "death-0")
+            sealed(tmp_path, 4)
         finally:
             kill_tree(driver)
         assert driver.returncode == -signal.SIGKILL, (tmp_path / "log").read_text()[-3000:]

@@ -10,7 +10,7 @@ from typing import ClassVar
 from tasks.registry import get_task
 from tasks.task import Example, Split
 
-LONGEST_SECONDS = 120
+LONGEST_SECONDS = 300
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from free_ports import free_port
 from penalised import CALM, SHORT, Everything, changed, distance, is_trained, largest_difference, moved_model, tensors
 
 from foundation.errors import ConfigError
@@ -139,9 +139,7 @@ def test_two_workers_learn_as_one(base: Path, spec: Any, stage: Stage, tmp_path:
     """
     program = tmp_path / "worker.py"
     program.write_text(WORKER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     fields = json.dumps({**spec.identity, **CALM})
     command = [sys.executable, str(program), str(base), str(tmp_path / "two"), str(tmp_path / "two-work"), fields]
     settings = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **shared}

@@ -5,7 +5,6 @@ The workers run one stage after another, so that they start only once for all te
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from free_ports import free_port
 from modality_stages import ALL, learning, run, start_for
 from safetensors.torch import load_file
 
@@ -74,11 +74,8 @@ def told(home: Path) -> list[dict[str, Any]]:
     """What each of two workers told of each stage."""
     program = home / "worker.py"
     program.write_text(PROGRAM)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     processes = []
     for rank in range(2):
         settings = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

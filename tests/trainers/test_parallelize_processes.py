@@ -7,13 +7,13 @@ The two workers run one stage after another, so that they start only once for al
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from mixed_task import Mixed
 from safetensors.torch import load_file
 
@@ -133,10 +133,7 @@ def run_workers(home: Path, stages: list[tuple[str, dict[str, Any]]]) -> list[di
     """What each of two workers saw of the stages, which they run one after another."""
     program = home / "program.py"
     program.write_text(PROGRAM)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     here = {**os.environ, **shared, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     workers = [
         subprocess.Popen(

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from safetensors.torch import load_file
 
 from foundation.files import directory_manifest
@@ -73,10 +73,7 @@ def finished(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
 
 def together(begin: Callable[..., subprocess.Popen[str]], name: str, workers: int, **changes: Any) -> list[list[dict[str, Any]]]:
     """What each of several workers of one stage printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(workers), "LOCAL_WORLD_SIZE": str(workers)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(workers), "LOCAL_WORLD_SIZE": str(workers)}
     ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(workers)]
     processes = [begin(name, environment, **changes) for environment in ranks]
     return [finished(process) for process in processes]

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from pipeline.report.comparison import Arm, Estimate, estimate, percent, same_tasks
-from pipeline.report.run_scores import AFTER, rows_of, stage_metrics, summary
+from pipeline.report.comparison import Arm, Estimate, estimate, percent
+from pipeline.report.run_scores import AFTER, rows_of, stage_metrics
 
 NOTHING = "–"
 NORMAL = 1.96
@@ -69,16 +69,3 @@ def same_stream(arms: Sequence[Arm]) -> bool:
 def shown_first(arms: Sequence[Arm]) -> int:
     """The place of the arm whose tables stand open: the first that merges, else the first."""
     return next((place for place, arm in enumerate(arms) if arm.runs[0].merges), 0)
-
-
-def seeds_difference(first: Arm, second: Arm, metric: str = "acc/average") -> Estimate | None:
-    """`second` minus `first` within each seed in which both start from a base with the same scores, however they train; None for no seed.
-
-    None too where they do not learn the same tasks in the same order.
-    """
-    if not same_tasks(first.runs[0], second.runs[0]):
-        return None
-    pairs = [(one, other) for one in first.runs for other in second.runs if one.seed == other.seed]
-    like = [(one, other) for one, other in pairs if rows_of(one, AFTER)[0].scores == rows_of(other, AFTER)[0].scores]
-    values = [summary(other, second.stage)[metric] - summary(one, first.stage)[metric] for one, other in like]
-    return estimate(values) if values else None

@@ -54,7 +54,6 @@ class Source:
     samples: dict[Place, tuple[int, Sample]]  # with the sample's number within its task
     tasks: Mapping[str, Task]
     split: Split
-    count: int | None
     opened: dict[str, Sequence[Example]] = field(default_factory=dict)
 
     def example(self, place: Place) -> Example | None:
@@ -63,7 +62,8 @@ class Source:
         if task not in self.tasks:
             return None
         if task not in self.opened:
-            self.opened[task] = self.tasks[task].examples(self.split, self.count)
+            last = max(number for (name, _), (number, _) in self.samples.items() if name == task)
+            self.opened[task] = self.tasks[task].examples(self.split, last + 1)
         number, sample = self.samples[place]
         examples = self.opened[task]
         example = examples[number] if number < len(examples) else None
@@ -80,12 +80,12 @@ def source_of(run_directory: Path, named: bool, most: int) -> Source:
     store = Store(run_directory.parent.parent / "store")
     lines: list[Told] = []
     samples: dict[Place, tuple[int, Sample]] = {}
-    split, count = Split.TEST, None
+    split = Split.TEST
     for _, group in groupby(read_rows(run_directory), key=lambda row: (row.arm, row.seed)):
         done = evaluated(list(group), store)
         if not done:
             continue
-        split, count = Split(done[0][1].content["details"]["split"]), done[0][1].content["details"]["samples"]
+        split = Split(done[0][1].content["details"]["split"])
         line = line_of([row for row, _ in done], run_directory.name if named else "")
         files = [record.directory / SAMPLES_FILE for _, record in done]
         lines.append(told_of(line, files, most))
@@ -94,7 +94,7 @@ def source_of(run_directory: Path, named: bool, most: int) -> Source:
                 check_same(samples.setdefault(place, found)[1], found[1])
     if not lines:
         raise InputError(f"run {run_directory.name} has no evaluated model yet")
-    return Source(lines, samples, tasks_of(run_directory), split, count)
+    return Source(lines, samples, tasks_of(run_directory), split)
 
 
 def line_of(rows: Sequence[Row], name: str) -> Line:

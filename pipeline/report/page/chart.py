@@ -15,6 +15,8 @@ CORNERS = {"square": (4, 45), "diamond": (4, 0), "down": (3, 90), "up": (3, -90)
 """Shape -> how many corners, and the angle of the first, in degrees clockwise from the right."""
 ROOM = 0.06
 """Share of an axis that is left free beside the first and the last value."""
+LEAST = 1.0
+"""The least that an axis spans, in its units: equal values are not drawn apart by their rounding."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,9 @@ def numbers_axis(values: Sequence[float], title: str = "", zero: bool = False, s
     """An axis that holds `values` (and 0, if `zero`) with round ticks."""
     finite = [value for value in values if math.isfinite(value)] + ([0.0] if zero else [])
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-    spread = high - low or max(abs(high), 1.0) * 0.1
-    low, high = low - ROOM * spread, high + ROOM * spread
-    step = round_step((high - low) / 5)
+    middle, spread = (low + high) / 2, max(high - low, LEAST)
+    low, high = middle - (0.5 + ROOM) * spread, middle + (0.5 + ROOM) * spread
+    step = round_step((high - low) / 7)  # three to seven ticks
     first, last = math.ceil(low / step), math.floor(high / step)
     ticks = tuple((place * step, tick_words(place * step, step, signed)) for place in range(first, last + 1))
     return Axis(low, high, ticks, title)

@@ -5,9 +5,9 @@ Whose claim it is, is not chosen by the test scores that it is told with; whom i
 
 from collections.abc import Sequence
 
-from pipeline.report.comparison import Arm, after_stage
+from pipeline.report.comparison import Arm, after_stage, seeds_difference
 from pipeline.report.orders import Orders, Spread, order_differences, orders_of
-from pipeline.report.page.arms import difference_words, figure_words, interval_words, points, seeds_difference
+from pipeline.report.page.arms import difference_words, figure_words, interval_words, points
 
 AVERAGE = "acc/average"
 

@@ -83,10 +83,10 @@ def base_mark(frame: Frame, point: Point) -> str:
 
 
 def learning_against_forgetting(arms: Sequence[Arm]) -> str:
-    """x: what the held-out tasks lost since the base, y: what the stream's tasks gained on it; "" where no arm has both."""
+    """x: what the held-out tasks lost since the base, y: what the stream's tasks gained on it; "" for less than two points."""
     lost, kept = "forgetting/held_out", "learning/final_gain"
     known = [(place, arm) for place, arm in enumerate(arms) if lost in arm.figures and kept in arm.figures]
-    if not known:
+    if sum(len(arm.runs) for _, arm in known) < 2:
         return ""
     points = {place: [point_of(run, arm.stage, (lost, kept)) for run in arm.runs] for place, arm in known}
     bars = {place: [over_seeds([point[index] for point in points[place]]) for index in (0, 1)] for place, arm in known}

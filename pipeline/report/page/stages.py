@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-from pipeline.report.comparison import COMPARED, Arm
-from pipeline.report.page.arms import NOTHING, difference_words, figure_words, points, seeds_difference
+from pipeline.report.comparison import COMPARED, Arm, seeds_difference
+from pipeline.report.page.arms import NOTHING, difference_words, figure_words, points
 from pipeline.report.page.markup import Cell, element, folded, table, text
 from pipeline.report.paired import AVERAGE, HELD_OUT_MEAN, STREAM_MEAN, Compared, Contrast, Kind, PairedScores
+from pipeline.report.paired_tables import OWN, measured, p_text
 
 CLEAR = 0.05
 """From an adjusted p below this a difference is marked."""
-SMALLEST = 0.001
-OWN = "own task"
 LESS_IS_BETTER = ("forgetting", "intransigence")
 TITLES = {OWN: "the stage's own task", HELD_OUT_MEAN: "held-out tasks, mean", AVERAGE: "all tasks, mean"}
 
@@ -25,7 +24,7 @@ def figures_table(arms: Sequence[Arm]) -> str:
         for metric in shown:
             means = [each[metric].mean for each in found if metric in each]
             best = min(means) if metric.startswith(LESS_IS_BETTER) else max(means)
-            leads = len(means) > 1 and metric in figures and figures[metric].mean == best
+            leads = len(set(means)) > 1 and metric in figures and figures[metric].mean == best
             cells.append(Cell(figure_words(arm, metric), "best" if leads else ""))
         rows.append(cells)
     return table(["arm", "seeds", *(COMPARED[metric] for metric in shown)], rows)
@@ -60,16 +59,11 @@ def stages_table(contrasts: Sequence[Contrast]) -> str:
     return table(columns, rows, groups=[(TITLES.get(group, group), 3) for group in groups])
 
 
-def measured(contrast: Contrast, name: str) -> Compared | None:
-    """What was found on the stage's own task, or on a mean."""
-    return contrast.of.get(str(contrast.trained) if name == OWN else name)
-
-
 def change_cells(found: Compared) -> list[str | Cell]:
     """ "60.0 → 72.5", "+12.5 [8.0, 17.1]", "0.004"; marked where it is clear."""
     each = found.found
     clear = ("better" if each.difference > 0 else "worse") if found.adjusted < CLEAR else ""
-    return [f"{points(each.before)} → {points(each.after)}", Cell(samples_difference(found), clear), p_words(found.adjusted)]
+    return [f"{points(each.before)} → {points(each.after)}", Cell(samples_difference(found), clear), p_text(found.adjusted)]
 
 
 def samples_difference(found: Compared) -> str:
@@ -78,16 +72,11 @@ def samples_difference(found: Compared) -> str:
     return f"{points(each.difference, True)} [{points(each.low)}, {points(each.high)}]"
 
 
-def p_words(p: float) -> str:
-    """A p-value with three decimals."""
-    return f"<{SMALLEST}" if p < SMALLEST else f"{p:.3f}"
-
-
 def tasks_table(contrasts: Sequence[Contrast]) -> str:
     """A row per stage and task, with how many samples each side got right alone."""
     rows = [
         [
-            f"{contrast.stage} {contrast.trained}", each.name, *change_cells(each)[:2], p_words(each.found.p), p_words(each.adjusted),
+            f"{contrast.stage} {contrast.trained}", each.name, *change_cells(each)[:2], p_text(each.found.p), p_text(each.adjusted),
             f"{each.found.won}", f"{each.found.lost}", f"{each.found.samples}",
         ]
         for contrast in contrasts

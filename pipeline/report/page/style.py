@@ -117,6 +117,7 @@ path.mark.plain { fill: none; stroke: var(--ink); stroke-width: 2; }
   .report .result { font-size: 16px; }
   .report section { margin-top: 40px; }
   .plain th, .plain td { padding: 6px 9px; }
+  .plain thead .number { min-width: 96px; }
   .plain tbody th:first-child { position: sticky; left: 0; z-index: 1; background: var(--card); white-space: normal; min-width: 124px; }
   .heat { font-size: 12px; }
   .chart text { font-size: 15px; }

@@ -1,9 +1,9 @@
 """Which letter a response chooses: the first that stands alone and answers.
 
 A capital standing alone answers, except the article "A" and the pronoun "I": these two are words where another word follows on the line,
-as in "A bird", unless "answer", "option", "choice" or "letter" leads to them ("The answer is A because ..."). A small letter answers only
-where it is all that opens the response ("b", "b. Gadwall"), stands in brackets, or is led to. Letters inside words, abbreviations
-("U.S.") and compounds ("X-ray", "bird's") never do.
+as in "A bird" (but "A is right", "A because ..." and "A or B" choose A), unless "answer", "option", "choice" or "letter" leads to them
+("The answer is A dog"). A small letter answers only where it is all that opens the response ("b", "b. Gadwall"), stands in brackets, or
+is led to. Letters inside words, abbreviations ("U.S.") and compounds ("X-ray", "bird's") never do.
 """
 
 import re
@@ -11,7 +11,8 @@ from collections.abc import Collection
 from string import ascii_uppercase
 
 ALONE = re.compile(r"(?<![^\W_])(?<![.'’-])[A-Za-z](?![^\W_]|['’-][^\W_]|\.[^\W_])")
-WORD_FOLLOWS = re.compile(r"[ \t]+[^\W_]")
+WORD_FOLLOWS = re.compile(r"[ \t]+(?!(?:and|because|is|or|since)\b)[^\W_]", re.IGNORECASE)
+"""A word that may follow the article "A" or the pronoun "I"."""
 CLOSES = re.compile(r"\s*$|[)\]}.:,]|\*\*")
 LEADS = re.compile(
     r"\b(?:answer|option|choice|letter)(?:\s+is|\s+would\s+be)?(?:\s+(?:option|choice|letter))?\s*[:=]?\s*[(\[{\"'*]*$", re.IGNORECASE
