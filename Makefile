@@ -32,7 +32,7 @@ test: $(READY)   ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15
 
 chaos: $(READY)   ## kill -9 a run ten times and compare it with an undisturbed one
-	MERGELINE_KILLS=10 $(BIN)/python -m pytest -s tests/pipeline/test_kill.py
+	MERGELINE_KILLS=10 $(BIN)/python -m pytest -s tests/pipeline/test_kill.py tests/pipeline/test_search_kill.py
 
 quick: $(READY)  ## the tests that need no cluster and take no more than seconds
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not cluster'

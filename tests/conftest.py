@@ -30,8 +30,8 @@ def ray_cluster() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share one Ray run one after another in one worker, those that start their own beside them; the quick ones come first."""
+    shared = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
     for item in items:
         if item.get_closest_marker("cluster"):
-            shared = "ray_cluster" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("cluster" if shared else "clusters of their own"))
+            item.add_marker(pytest.mark.xdist_group("cluster" if item.path in shared else "clusters of their own"))
     items.sort(key=lambda item: bool(item.get_closest_marker("slow")) + 2 * bool(item.get_closest_marker("cluster")))

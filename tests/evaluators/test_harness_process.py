@@ -95,7 +95,8 @@ def test_children_end_with_the_program(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_program_ends_with_us(tmp_path: Path, how: signal.Signals) -> None:
     code = (
-        f"import sys; sys.path[:0] = {sys.path!r}\nfrom pathlib import Path\n"
+        f"import signal, sys; sys.path[:0] = {sys.path!r}\nfrom pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs are born deaf to it
         f"from test_harness_process import run, SLOWLY\nrun(SLOWLY, Path({str(tmp_path)!r}))"
     )
     ours = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

@@ -1,6 +1,7 @@
 """`kill -9` of the whole process tree in the middle of a search: it goes on with what had ended, to the list of one left undisturbed."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from pipeline.search.records import FOUND, NAME
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 LONGEST_SECONDS = 300
-KILL_AFTER = (3, 9)
-"""So many trials are on disk when the command is killed."""
-POINTS = 21
+KILL_AFTER = (2, 5) if "MERGELINE_KILLS" in os.environ else (3,)
+"""So many trials are on disk when the command is killed; twice with `make chaos`."""
+POINTS = 9
 
 
 def start(workspace: Path, log: Path, *options: str) -> subprocess.Popen:
@@ -61,7 +62,7 @@ def timeless(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(4 * LONGEST_SECONDS)
-def test_a_search_killed_twice_ends_with_the_list_of_one_that_was_not(tmp_path: Path) -> None:
+def test_a_killed_search_ends_with_the_list_of_one_that_was_not(tmp_path: Path) -> None:
     workspace, log = tmp_path / "work", tmp_path / "log"
     before: list[dict[str, Any]] = []
     for count in KILL_AFTER:
