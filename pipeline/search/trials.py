@@ -6,7 +6,6 @@ as that checkpoint would be.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ class Trials:
 
         What goes wrong carries the point: an error for the user in its text, a bug as a note.
         """
+        from evaluators.parts import torch_threads
+
         course: tuple[float, ...] = ()
         merger = merger_at(self.setting.spec, point, self.setting.names)
         try:
@@ -86,16 +87,3 @@ class Trials:
             self.questions = None  # before the next model is loaded, so that there is never more than one
             self.questions = Questions(load_answerer(place), self.setting.suite, self.setting.batch)
             self.place = place
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """So many CPU threads for what is inside; they are part of what makes the bits."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
