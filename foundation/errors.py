@@ -32,3 +32,9 @@ class Interrupted(MergelineError):
     """The run was stopped; running the same command again goes on from where it was."""
 
     exit_code = 5
+
+
+def interruption_in(error: BaseException) -> Interrupted | None:
+    """The interruption that an error is, or that struck inside compiled code, which wraps it in a SystemError; None for any other error."""
+    held = (error.__cause__ or error.__context__) if isinstance(error, SystemError) else error
+    return held if isinstance(held, Interrupted) else None

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from foundation.errors import ConfigError, Interrupted, MergelineError, ResourceError
+from foundation.errors import ConfigError, Interrupted, MergelineError, ResourceError, interruption_in
 from pipeline.command.analyze_cli import app as analyze
 from pipeline.command.arguments import spread
 from pipeline.command.data import app as data
@@ -254,9 +254,9 @@ def main() -> None:
         print(f"error: {error}{notes}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
-        if isinstance(error, SystemError) and isinstance(error.__cause__ or error.__context__, Interrupted):  # Ctrl-C inside Ray's own code
-            print(f"error: {error.__cause__ or error.__context__}", file=sys.stderr)
-            sys.exit(Interrupted.exit_code)
+        if (stopped := interruption_in(error)) is not None:
+            print(f"error: {stopped}", file=sys.stderr)
+            sys.exit(stopped.exit_code)
         if isinstance(error, OSError) and error.errno in OUTSIDE:
             print(
                 f"error: {error.filename or 'the disk'}: {error.strerror}; make room, or choose a place that can be written",

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from foundation.errors import ConfigError
 from foundation.hints import unknown
-from pipeline.command.terminal import say
+from pipeline.command.terminal import counting_bars, say
 from pipeline.config.inputs import check_place, make_place
 from tasks.benchmarks.convert import convert
 from tasks.benchmarks.task import benchmark_task
@@ -22,8 +21,7 @@ def export_benchmark(name: str, root: str, out: Path, split: str, samples: int |
     check_place(out, "--out")
     task = benchmark_task(name, name, root)
     make_place(out, "--out")
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(), "left", TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with counting_bars(console) as bar:
         shown = bar.add_task("writing", total=None)
         path = convert(task, Split(split), out, samples, lambda done, total: bar.update(shown, completed=done, total=total))
     say(console, f"{path}: {len(json.loads(path.read_text())):,} conversations, images in {out / 'images'}")

@@ -8,12 +8,11 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from foundation.errors import InputError
 from foundation.sizes import size
-from pipeline.command.terminal import LINE_SECONDS, say
+from pipeline.command.terminal import LINE_SECONDS, counting_bars, say
 from tasks.arrow.names import DATA_SETS
 from tasks.arrow.reading import ArrowRows, open_rows
 from tasks.arrow.report import Converted
@@ -34,8 +33,7 @@ class RowProgress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(), "left", TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.bar = counting_bars(console)
         self.task = self.bar.add_task("reading the annotations", total=None)
         self.began = self.told = time.monotonic()
         self.total = 0

@@ -11,16 +11,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from evaluators.scores import TaskScore
 from evaluators.suite import Suite
-from foundation.errors import ConfigError, InputError, Interrupted, ResourceError
+from foundation.errors import ConfigError, InputError, Interrupted, ResourceError, interruption_in
 from foundation.hints import unknown
 from mergers import read_checkpoint, resolve_checkpoint
-from pipeline.command.terminal import say
+from pipeline.command.terminal import counting_bars, say
 from pipeline.config.bases import streams_of
 from pipeline.config.experiment import read_config
 from pipeline.config.inputs import check_checkpoint, check_fits, check_new, make_place
@@ -96,8 +95,8 @@ def told_as_stopped(output: Path | None) -> Iterator[None]:
     """Ctrl-C says what is kept, also where it strikes inside Ray, which wraps it in an error of its own."""
     try:
         yield
-    except (Interrupted, SystemError) as stop:
-        if not isinstance(stop, Interrupted) and not isinstance(stop.__cause__ or stop.__context__, Interrupted):
+    except Exception as stop:
+        if interruption_in(stop) is None:
             raise
         kept = "what was answered is kept" if output is not None else "without --output nothing is kept"
         raise Interrupted(f"stopped; {kept}, run the same command again to {'go on' if output is not None else 'begin anew'}") from stop
@@ -149,11 +148,10 @@ def asked(checkpoint: Path, suite: Suite, how: Evaluation, place: Path, console:
     from pipeline.graph.actors import RayActors
     from pipeline.graph.cluster import connected
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(), "left", TimeRemainingColumn())
     with (
         connected() if how.workers else nullcontext(),
         RayActors(how.workers, how.gpus, how.threads) if how.workers else nullcontext() as crew,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+        counting_bars(console) as bar,
     ):
         bars = {name: bar.add_task(name, total=how.samples) for name in suite.names}
 

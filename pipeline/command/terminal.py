@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from foundation.sizes import size
 
@@ -38,6 +38,12 @@ class ByteProgress:
         rate = done / (now - self.began)
         left = (total - done) / rate if rate else 0.0
         say(self.console, f"{100 * done / total:3.0f} % of {size(total)} read and written, {size(rate)}/s, {left:.0f} s left")
+
+
+def counting_bars(console: Console) -> Progress:
+    """Bars that count things, named, with the time left; on a terminal only, and gone when they end."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(), "left", TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def say(console: Console, line: str) -> None:

@@ -1,10 +1,9 @@
 """Every merge method on Ray actors: the same bytes as in this process, for any number of actors, also when one is killed in a pass."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+from dying import dying_once
 from every_method import EXAMPLES
 from test_every_method import Trial, weights_digest
 
@@ -24,18 +23,7 @@ class DyingActors(RayActors):
 
     def map(self, function: Callable[[WorkItem], ItemOutcome], items: Sequence[WorkItem]) -> Iterator[ItemOutcome]:
         self.passes += 1
-        marker = f"{self.marker}.{self.passes}"
-
-        def dying_once(item: WorkItem) -> ItemOutcome:
-            outcome = function(item)
-            try:
-                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                return outcome
-            os.kill(os.getpid(), signal.SIGKILL)
-            return outcome
-
-        return super().map(dying_once, items)
+        return super().map(dying_once(function, f"{self.marker}.{self.passes}"), items)
 
 
 @pytest.mark.parametrize("actors", [1, 2, 4])

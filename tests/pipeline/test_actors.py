@@ -1,7 +1,5 @@
 """Merges on Ray actors: the same bytes as in this process, for any number of actors, and when one is killed."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dying import dying_once
 from safetensors.torch import save_file
 
 from foundation.errors import InputError
@@ -61,18 +60,7 @@ class DyingActors(RayActors):
     marker = ""
 
     def map(self, function: Callable[[WorkItem], ItemOutcome], items: Sequence[WorkItem]) -> Iterator[ItemOutcome]:
-        marker = self.marker
-
-        def dying_once(item: WorkItem) -> ItemOutcome:  # a closure: it travels by value, the test module is not on the workers
-            outcome = function(item)
-            try:
-                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                return outcome
-            os.kill(os.getpid(), signal.SIGKILL)
-            return outcome
-
-        return super().map(dying_once, items)
+        return super().map(dying_once(function, self.marker), items)
 
 
 @pytest.mark.slow

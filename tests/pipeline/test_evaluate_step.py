@@ -1,7 +1,5 @@
 """The step that asks a model: in its own process or by Ray actors, the same bytes; what it asks of Ray; how it tells its progress."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import asked_tasks
 import pytest
 from asked_tasks import Graded, shouting_model
+from dying import dying_once
 from ray import cloudpickle
 
 from evaluators.evaluate import evaluate
@@ -98,18 +97,7 @@ class DyingActors(RayActors):
     marker = ""
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        marker = self.marker
-
-        def dying_once(item: Any) -> Any:  # a closure: it travels by value
-            outcome = function(item)
-            try:
-                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                return outcome
-            os.kill(os.getpid(), signal.SIGKILL)
-            return outcome
-
-        return super().map(dying_once, items)
+        return super().map(dying_once(function, self.marker), items)
 
 
 @pytest.mark.cluster
