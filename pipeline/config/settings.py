@@ -77,10 +77,19 @@ class MergeWork(Settings):
 
 
 class Tracking(Settings):
-    """Where MLflow keeps runs. Left out: `MLFLOW_TRACKING_URI`, else an SQLite file in the workspace."""
+    """Where MLflow keeps runs, and how much the work may be asked to wait for it.
+
+    `uri` left out: `MLFLOW_TRACKING_URI`, else an SQLite file in the workspace. `wait`: the seconds that a finished run waits at most for
+    what is not written yet. `required`: a run whose mirror is not complete by then fails. `usage`: seconds between two looks at the machine
+    (0: none). `register`: the registered model that merged checkpoints are versions of; left out, it is called as the experiment.
+    """
 
     uri: Annotated[str, as_value_error(_check_tracking)] | None = None
     experiment: str | None = None
+    wait: NotNegative = 60
+    required: bool = False
+    usage: NotNegative = 5
+    register: str | None = None
 
 
 class Experiment(Settings):
