@@ -81,7 +81,7 @@ class Tracking(Settings):
 
     `uri` left out: `MLFLOW_TRACKING_URI`, else an SQLite file in the workspace. `wait`: the seconds that a finished run waits at most for
     what is not written yet. `required`: a run whose mirror is not complete by then fails. `usage`: seconds between two looks at the machine
-    (0: none). `register`: the registered model that merged checkpoints are versions of; left out, it is called as the experiment.
+    (0: none). `registered_model`: what merged checkpoints are versions of; left out, it is called as the experiment.
     """
 
     uri: Annotated[str, as_value_error(_check_tracking)] | None = None
@@ -89,7 +89,7 @@ class Tracking(Settings):
     wait: NotNegative = 60
     required: bool = False
     usage: NotNegative = 5
-    register: str | None = None
+    registered_model: str | None = None
 
 
 class Experiment(Settings):
