@@ -13,6 +13,7 @@ from benchmarks.checkpoints import SHAPES, make_models
 from benchmarks.contenders import METHODS
 from benchmarks.contest import REPOSITORY
 from benchmarks.evaluation import measure_evaluation
+from benchmarks.graph import measure_graph
 from benchmarks.limits import measure_limits
 from benchmarks.methods import measure_method
 from benchmarks.modality import measure_modality
@@ -66,6 +67,7 @@ PARTS: dict[str, Callable[[Request], dict[str, Any]]] = {
     "modality": lambda request: measure_modality(request.repetitions),
     "search": lambda request: measure_search(request.directory, min(request.repetitions, 3)),
     "evaluation": lambda request: measure_evaluation(request.directory, request.repetitions),
+    "graph": lambda request: measure_graph(request.directory, min(request.repetitions, 3)),
 }
 
 

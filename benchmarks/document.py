@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks import tables
 from benchmarks.contest import REPOSITORY
 from benchmarks.evaluation import evaluation_table
+from benchmarks.graph import graph_table
 from benchmarks.machine import describe
 from benchmarks.modality import modality_table
 from benchmarks.search import search_table
@@ -143,6 +144,17 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], li
             "Workers on Ray ask in smaller batches, so that there is something to share.",
         ),
         lambda data: evaluation_table(data["evaluation"]),
+    ),
+    (
+        "The graph",
+        ("graph",),
+        (
+            "`experiments/digits_wise_ft.yaml`, whole processes in turn, in empty directories, one thread per step (two while the base",
+            "is made); median (least–most). The plain process keeps no records, digests or reports and starts neither Ray nor MLflow",
+            "(`benchmarks/graph_alone.py`); all end with the same bytes. A stage of nothing is four steps that write a small file, as a",
+            "stage has a fine-tune, a merge and two evaluations; four of them run side by side where they can.",
+        ),
+        lambda data: graph_table(data["graph"]),
     ),
 )
 
