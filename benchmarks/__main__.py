@@ -89,7 +89,8 @@ def write(arguments: argparse.Namespace) -> None:
     results = document.load(arguments.directory.absolute(), arguments.scale)
     if not results:
         raise MergelineError(f"{arguments.directory} has no results at scale {arguments.scale}; measure first: python -m benchmarks run")
-    document.write_section("bench", document.merging_section(results, arguments.scale, "make bench"))
+    for mark, lines in document.sections(results, arguments.scale).items():
+        document.write_section(mark, lines)
     say(f"written: {document.PAGE}")
 
 

@@ -1,4 +1,4 @@
-"""Results kept as JSON, and written into docs/benchmarks.md between marks; all else on that page stays as it is."""
+"""Results kept as JSON, and written into docs/benchmarks.md, each part between marks of its own; all else on that page stays as it is."""
 
 import json
 from collections.abc import Callable
@@ -37,16 +37,18 @@ def keep(directory: Path, scale: str, part: str, data: Any) -> None:
     write_json_atomic(results_path(directory, scale), results)
 
 
-def merging_section(results: Data, scale: str, command: str) -> list[str]:
-    """The section on the speed and memory of merging, from the parts that have been measured."""
+def sections(results: Data, scale: str) -> dict[str, list[str]]:
+    """Mark -> the section under it, of every part that has been measured: each tells when and on what."""
     data = {part: found["data"] for part, found in results.items()}
-    newest = max((found["machine"] for found in results.values()), key=lambda machine: machine["date"])
-    lines = [f"## Merging against mergekit, {newest['date']}", "", *machine_words(newest), f"Command: `{command}`.", ""]
+    found = {}
     for heading, needs, words, table in SECTIONS:
         if all(need in data for need in needs):
             last = results[needs[0]]["machine"]
-            lines += [f"### {heading}", "", *words, f"Taken on {last['date']}, load {last['load']} at the end.", "", *table(data), ""]
-    return [line.replace("{scale}", scale) for line in lines]
+            title = heading.replace("{scale}", scale)
+            taken = f"Taken on {last['date']}, load {last['load']} at the end."
+            lines = [f"### {title}", "", *words, taken, *machine_words(last), "", *table(data)]
+            found[f"bench {heading.replace(' {scale}', '').replace(' ', '-').lower()}"] = [line.replace("{scale}", scale) for line in lines]
+    return found
 
 
 SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], list[str]]], ...] = (
@@ -171,7 +173,7 @@ def machine_words(machine: Data) -> list[str]:
 
 def write_section(mark: str, lines: list[str], page: Path = PAGE) -> None:
     """Put `lines` between the marks of that name in the page, at its end if it has none yet."""
-    begin, end = (f"<!-- {mark}: {edge} of what `make {mark}` writes -->" for edge in ("begin", "end"))
+    begin, end = (f"<!-- {mark}: {edge} of what `make {mark.split()[0]}` writes -->" for edge in ("begin", "end"))
     text = page.read_text()
     section = "\n".join([begin, *lines, end])
     if begin in text:

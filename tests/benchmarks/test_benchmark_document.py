@@ -37,7 +37,10 @@ LINEAR = {
 def test_ratios_of_the_methods_table(tmp_path: Path) -> None:
     document.keep(tmp_path, "1.1b", "start", START)
     document.keep(tmp_path, "1.1b", "methods", {"linear": LINEAR})
-    text = "\n".join(document.merging_section(document.load(tmp_path, "1.1b"), "1.1b", "make bench"))
+    found = document.sections(document.load(tmp_path, "1.1b"), "1.1b")
+    assert list(found) == ["bench whole-merges-of-bf16-checkpoints", "bench against-plain-reads-and-writes", "bench starting"]
+    text = "\n".join(line for lines in found.values() for line in lines)
+    assert "### Whole merges of 1.1b bf16 checkpoints" in text
     assert "**7.3×** | **15.0×**" in text  # 22 / 3, and (22 - 7) / (3 - 2)
     assert "1.50× | 0.50×" in text  # 3 / 2, and (3 - 2) / 2
     assert "Under a memory limit" not in text

@@ -29,7 +29,7 @@ def test_ratios(tmp_path: Path) -> None:
     assert "| **2 workers : 1** | **1.80×** | **1.82×** |" in lines
     assert "best batch sizes: 300, 300. Scoring 100,000 answers, with writing and reading them: 2.50 s." in lines
     document.keep(tmp_path, "50m", "evaluation", DATA)
-    assert "### Evaluation" in document.merging_section(document.load(tmp_path, "50m"), "50m", "make bench")
+    assert document.sections(document.load(tmp_path, "50m"), "50m")["bench evaluation"][0] == "### Evaluation"
 
 
 def test_the_best_batch_size_is_the_one_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def test_ratios(tmp_path: Path) -> None:
     assert "| Ray's start | 4.00 |" in lines
     assert "| 2 | 9 | 1.0 | 100.0 | 2.0 |" in lines
     document.keep(tmp_path, "50m", "graph", DATA)
-    assert "### The graph" in document.merging_section(document.load(tmp_path, "50m"), "50m", "make bench")
+    assert document.sections(document.load(tmp_path, "50m"), "50m")["bench the-graph"][0] == "### The graph"
 
 
 @pytest.mark.parametrize("stages", [1, 5])

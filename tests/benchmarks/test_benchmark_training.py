@@ -23,7 +23,7 @@ def test_ratios(tmp_path: Path) -> None:
     assert "**0.98×** | **1.01×**" in lines
     assert f"| {PHASES[0]} | 14.00 | 8.00 |" in lines
     document.keep(tmp_path, "50m", "training", DATA)
-    assert "### One stage of learning" in document.merging_section(document.load(tmp_path, "50m"), "50m", "make bench")
+    assert document.sections(document.load(tmp_path, "50m"), "50m")["bench one-stage-of-learning"][0] == "### One stage of learning"
 
 
 @pytest.mark.slow
