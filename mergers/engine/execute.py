@@ -87,7 +87,7 @@ def execute(plan: Plan, executor: Executor | None = None, progress: Progress | N
     check_device(device, plan, here=isinstance(executor, InProcess))
     meter = Meter(plan.bytes_to_move, progress)
     known = run_rounds(plan.items, executor, meter, device)
-    with temporary_neighbour(plan.output) as directory, disk_errors(directory.parent):
+    with temporary_neighbour(plan.output) as directory, disk_errors(directory.parent, plan.bytes_to_write):
         lay_out(plan, directory)
         with Settling(directory, plan.files, plan.items) as settling:
             computed = run_items(plan, known, directory, executor, meter, settling, device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import math
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,7 +198,7 @@ def working(item: WorkItem, directory: str, device: str) -> Iterator[tuple[Files
     """Open files and an outcome for a work item; the outcome's bytes are entered at the end."""
     files, outcome = Files(directory, device), ItemOutcome(item.index)
     keep_freed_memory()
-    with one_torch_thread(), disk_errors(directory):
+    with one_torch_thread(), disk_errors(directory, item.nbytes):
         try:
             yield files, outcome
         finally:
@@ -234,13 +235,14 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @contextmanager
-def disk_errors(directory: str | Path) -> Iterator[None]:
-    """Turn a full disk, quota or file size limit into a ResourceError."""
+def disk_errors(directory: str | Path, nbytes: int) -> Iterator[None]:
+    """Turn a full disk, quota or file size limit into a ResourceError that says how many bytes are written here, and how many are free."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         raise ResourceError(
-            f"writing to {directory} failed: {error.strerror}; free space there, or choose another output, and run again"
+            f"writing {nbytes:,} bytes to {directory} failed: {error.strerror}, {shutil.disk_usage(directory).free:,} bytes are free; free "
+            "space there, or choose another output, and run again"
         ) from error

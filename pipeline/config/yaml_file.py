@@ -15,6 +15,7 @@ from foundation.errors import ConfigError
 
 MAX_BYTES, MAX_NODES, MAX_DEPTH = 1 << 20, 10_000, 64
 PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "bool", "int", "float", "null")}
+TOO_MUCH = f"over {MAX_NODES} values, counting each use of an alias, or nested deeper than {MAX_DEPTH} levels; write less, or flatter"
 Place = tuple[str | int, ...]
 
 
@@ -22,6 +23,21 @@ class _StrictLoader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's core scalars: true/false, null, decimal integers and floats; all else is text."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    composed = depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As ever, but a file that is too deep or too long is given up where it gets so, not after it was read to its end."""
+        self.composed += 1
+        self.depth += 1
+        if self.composed > 2 * MAX_NODES or self.depth > 2 * MAX_DEPTH:
+            raise _TooMuch(self.peek_event().start_mark.line + 1)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class _TooMuch(Exception):
+    """A file has too many values or levels; the line where that shows. Keys are nodes too, so it allows twice of what a file may have."""
 
 
 for _tag, _pattern, _first in (
@@ -118,8 +134,8 @@ def parse_yaml(text: str, name: str, kind: Kind = EXPERIMENT) -> YamlFile:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{name}:{line}: this is not valid YAML: a control character stands in it; remove it") from error
-    except RecursionError as error:
-        raise ConfigError(f"{name}: nested deeper than {MAX_DEPTH} levels; write it flatter") from error
+    except _TooMuch as error:
+        raise ConfigError(f"{name}:{error.args[0]}: {TOO_MUCH}") from error
     if value is None:
         raise ConfigError(f"{name} is empty; {kind} begins with a line such as `{kind.line}`")
     if not isinstance(value, dict):
@@ -148,7 +164,7 @@ class _Reader:
         line = node.start_mark.line + 1
         self.nodes += 1
         if self.nodes > MAX_NODES or len(place) > MAX_DEPTH:
-            raise ConfigError(f"{self.file.name}:{line}: over {MAX_NODES} values or {MAX_DEPTH} levels, counting each use of an alias")
+            raise ConfigError(f"{self.file.name}:{line}: {TOO_MUCH}")
         self.file.lines.setdefault(place, line)
         if node.tag not in PLAIN_TAGS:
             raise ConfigError(f"{self.file.name}:{line}: this is not valid YAML here: tag {node.tag!r}; write plain data")

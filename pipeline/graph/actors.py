@@ -1,9 +1,10 @@
 """Work items handed to Ray actors: the shards of a merge, parts of records to be measured, parts of an evaluation.
 
-Actors hold nothing that an item's outcome rests on, so one that dies is restarted and its items done again to the same bytes. The number of
-actors changes no byte.
+Actors hold nothing that an item's outcome rests on, so one that dies, or whose machine goes away, is replaced, and its items are done again
+to the same bytes by whichever is free. The number of actors changes no byte.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -14,9 +15,10 @@ from foundation.errors import ResourceError
 from mergers import InProcess, Merger, Plan, Source, execute, plan_merge, read_checkpoint
 from mergers.checkpoints.header import read_header
 from mergers.engine.execute import Executor
+from pipeline.graph.usage import Sampling, sampling
 from pipeline.step import Outcome
 
-RESTARTS = 5  # of an actor, and tries of an item: what kills its process every time is told, not repeated for ever
+RETRIES = 5  # of an item, and of starting an actor: what kills its process every time is told, not repeated for ever
 IN_FLIGHT = 2  # items an actor has at a time: one in work, one ready
 
 Item = TypeVar("Item")
@@ -37,6 +39,8 @@ class RayActors:
         self.keeps = False
         self.starting: dict[Any, Any] = {}
         self.ready: list[Any] = []
+        self.hired = 0
+        self.failed_starts = 0
 
     def __enter__(self) -> "RayActors":
         self.keeps = True
@@ -51,40 +55,73 @@ class RayActors:
         import ray
 
         self.hire(len(items))
-        waiting = list(reversed(items))
-        running: dict[Any, Any] = {}
+        waiting = list(reversed(range(len(items))))
+        running: dict[Any, tuple[Any, int]] = {}
+        losses: Counter[int] = Counter()
         completed = False
 
-        def hand_out(actor: Any) -> None:
-            if waiting:
-                running[actor.work.remote(function, waiting.pop())] = actor
+        def hand_out() -> None:
+            """Give each actor as many items as it may have, evenly."""
+            busy = Counter(actor for actor, _ in running.values())
+            for actor in self.ready * IN_FLIGHT:
+                if waiting and busy[actor] < IN_FLIGHT:
+                    number = waiting.pop()
+                    running[actor.work.remote(function, items[number])] = actor, number
+                    busy[actor] += 1
 
         try:
-            for actor in self.ready * IN_FLIGHT:
-                hand_out(actor)
             while waiting or running:
+                hand_out()
                 (ended,), _ = ray.wait([*running, *(self.starting if waiting else ())], num_returns=1)
                 if ended in self.starting:  # an actor gets items once it is up: there may be no processor for it before others end
-                    _result(ended)
-                    actor = self.starting.pop(ended)
-                    self.ready.append(actor)
-                    for _ in range(IN_FLIGHT):
-                        hand_out(actor)
-                else:
-                    hand_out(running.pop(ended))
-                    yield _result(ended)
+                    self.welcome(ended)
+                    continue
+                actor, number = running.pop(ended)
+                try:
+                    outcome = _result(ended)
+                except _Lost:
+                    losses[number] += 1
+                    if losses[number] > RETRIES:
+                        raise
+                    waiting.append(number)
+                    self.replace(actor, len(waiting) + len(running))
+                    continue
+                hand_out()
+                yield outcome
             completed = True
         finally:
             if not (completed and self.keeps):
                 self.dismiss()
 
+    def welcome(self, started: Any) -> None:
+        """Count an actor as ready; start another in place of one that died before it was, unless that happens again and again."""
+        actor = self.starting.pop(started)
+        try:
+            _result(started)
+        except _Lost:
+            self.failed_starts += 1
+            if self.failed_starts > RETRIES:
+                raise
+            self.replace(actor, self.actors)
+        else:
+            self.ready.append(actor)
+
+    def replace(self, lost: Any, items: int) -> None:
+        """Start another actor in place of one that was lost. It is ended for good: were it only out of reach, it must not come back."""
+        import ray
+
+        ray.kill(lost)
+        self.ready = [actor for actor in self.ready if actor != lost]
+        self.hire(items)
+
     def hire(self, items: int) -> None:
         """Start as many actors as are lacking."""
         import ray
 
-        worker = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS)(_Worker)
+        worker = ray.remote(num_cpus=self.threads, num_gpus=self.gpus)(_Worker)
         for _ in range(min(self.actors, items) - len(self.ready) - len(self.starting)):
-            actor = worker.remote(self.threads)
+            actor = worker.remote(self.threads, sampling(), f"actor_{self.hired}")
+            self.hired += 1
             self.starting[actor.ready.remote()] = actor
 
     def dismiss(self) -> None:
@@ -93,26 +130,33 @@ class RayActors:
 
         for actor in (*self.ready, *self.starting.values()):
             ray.kill(actor)
-        self.ready, self.starting = [], {}
+        self.ready, self.starting, self.hired = [], {}, 0
 
 
 class _Worker:
     """One worker: so many torch threads, no state of its own."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, sampling: Sampling, role: str) -> None:
         import torch
 
         torch.set_num_threads(threads)
+        self.usage = sampling.of(role).__enter__()  # until the process ends
 
     def ready(self) -> None:
         """Answers once the actor is up."""
 
     def work(self, function: Callable[[Item], Result], item: Item) -> Result:
-        return function(item)
+        outcome = function(item)
+        self.usage.item_done()
+        return outcome
+
+
+class _Lost(ResourceError):
+    """An actor died, or is out of reach."""
 
 
 def _result(reference: Any) -> Any:
-    """What an actor returned, or the error it raised; ResourceError where Ray lost the actor for good."""
+    """What an actor returned, or the error it raised; _Lost where Ray lost the actor."""
     import ray
 
     try:
@@ -121,7 +165,7 @@ def _result(reference: Any) -> Any:
         raise error.cause or error from error
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0]
-        raise ResourceError(f"Ray lost an actor ({type(error).__name__}: {reason}); free memory, or use fewer") from error
+        raise _Lost(f"Ray lost an actor ({type(error).__name__}: {reason}); free memory, or use fewer") from error
 
 
 def executor_for(actors: int) -> AbstractContextManager[Executor]:

@@ -5,9 +5,12 @@ priority and keep quiet.
 """
 
 import os
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.errors import ResourceError
@@ -21,6 +24,8 @@ WORKER_ENVIRONMENT = {
 }
 
 
+HEAD_SECONDS = 15.0
+ASK_SECONDS = 2.0
 LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # a machine of one's own gives no notice, and the watcher is a process
 
 
@@ -57,7 +62,46 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[N
         raise ResourceError(
             f"no Ray cluster answers at {where!r} ({error}); check --address, or leave it out to run on this machine"
         ) from error
+    except Exception as error:
+        if isinstance(error, TypeError | ValueError):
+            raise
+        raise gone("Ray did not start", error) from error  # it raises bare exceptions where a process of its own dies or is slow
     try:
         yield
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        raise gone("Ray is gone", error) from error
     finally:
         ray.shutdown()
+
+
+@dataclass
+class Head:
+    """Whether Ray's head still listens at its address. Ray itself ends this process, with code 1, when it has been away for a minute.
+
+    One that never answered, as behind a proxy, is taken to be there. One that is started again is back in seconds.
+    """
+
+    address: str
+    seen: float = 0.0
+    asked: float = 0.0
+
+    def is_there(self) -> bool:
+        """False once it has been away for HEAD_SECONDS; looks every ASK_SECONDS."""
+        now = time.monotonic()
+        if now - self.asked > ASK_SECONDS:
+            self.asked = now
+            host, _, port = self.address.rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=ASK_SECONDS).close()
+                self.seen = now
+            except (OSError, ValueError):
+                pass
+        return not self.seen or now - self.seen < HEAD_SECONDS
+
+
+def gone(what: str, error: Exception) -> ResourceError:
+    """That there is no Ray, in its own words, and what to do."""
+    reason = next(iter(str(error).strip().splitlines()), "no reason given")
+    return ResourceError(f"{what} ({type(error).__name__}: {reason}); run the same command again to go on")

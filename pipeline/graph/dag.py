@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from foundation.errors import ResourceError
+from pipeline.graph.cluster import Head, gone
 from pipeline.graph.history import Point
 from pipeline.graph.monitor import Listener, Monitor, Progress
 from pipeline.graph.perform import Performed, perform
@@ -34,11 +35,12 @@ class Watch:
     on_done: Callable[[Step], None] = lambda step: None
     on_waiting: Callable[[str], None] = lambda text: None
     on_failed: Callable[[Step, BaseException], None] = lambda step, error: None
+    usage: float = 0  # seconds between two looks at the machine that a step runs on; 0: none
 
 
 @ray.remote
-def _perform(step: Step, store: Store, listener: Listener, *_upstream: Performed) -> Performed:
-    return perform(step, store, listener)
+def _perform(step: Step, store: Store, listener: Listener, usage: float, *_upstream: Performed) -> Performed:
+    return perform(step, store, listener, usage)
 
 
 def check_resources(steps: Iterable[Step], what: str) -> None:
@@ -61,13 +63,13 @@ def run_dag(steps: dict[str, Step], store: Store, watch: Watch) -> None:
     for key, step in steps.items():
         upstream = [references[required.key] for required in step.inputs if required.key in references]
         options = {"name": key, "max_retries": SYSTEM_RETRIES, **step.ray_options, **_room(step)}
-        references[key] = _perform.options(**options).remote(step.detached(), store, listener, *upstream)
+        references[key] = _perform.options(**options).remote(step.detached(), store, listener, watch.usage, *upstream)
     watcher = _Watcher(monitor, steps, {reference: key for key, reference in references.items()}, watch)
     try:
         watcher.until_all_ended()
     except BaseException:
-        for reference in references.values():
-            ray.cancel(reference, force=True, recursive=True)
+        for reference in watcher.pending:
+            ray.cancel(reference, recursive=True)  # by force, a task that ends at this moment brings the whole driver down (Ray 2.60)
         raise
     if watcher.failures:
         raise watcher.failures[0]
@@ -95,6 +97,7 @@ class _Watcher:
     failures: list[BaseException] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
     idle_since: float = field(default_factory=time.monotonic)
+    head: Head = field(default_factory=lambda: Head(ray.get_runtime_context().gcs_address))
 
     def until_all_ended(self) -> None:
         while self.pending:
@@ -106,11 +109,12 @@ class _Watcher:
         self.look()
 
     def look(self) -> None:
+        if not self.head.is_there():
+            raise ResourceError("Ray's head does not answer any more; run the same command again to go on")
         try:
             progress, points = ray.get(self.monitor.take.remote())
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ResourceError(f"Ray is gone ({type(error).__name__}: {reason}); run the same command again to go on") from error
+            raise gone("Ray is gone", error) from error
         for key, point in points:
             self.watch.on_point(key, point)
         running = {key: value for key, value in progress.items() if key in self.pending.values()}

@@ -22,15 +22,17 @@ class Point:
 
 
 def read_history(path: Path) -> Iterator[Point]:
-    """The points of a history file in order; a last line that was cut off by a crash is left out."""
+    """The points of a history file in order; what is no point, as a last line that was cut off by a crash, is left out."""
     if not path.exists():
         return
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().split(b"\n"):
         try:
             content = json.loads(line)
-        except ValueError:
+            step, when, values = content["step"], content["time"], content["values"]
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        yield Point(content["step"], content["time"], content["values"])
+        if type(step) is int and type(when) in (int, float) and isinstance(values, dict):
+            yield Point(step, when, values)
 
 
 @dataclass
@@ -45,7 +47,7 @@ class HistoryLog:
     def __call__(self, step: int, values: dict[str, float]) -> None:
         if self.known is None:
             self.known = {(point.step, tuple(sorted(point.values))): point for point in read_history(self.path)}
-            _end_line(self.path)
+            end_line(self.path)
         place = (step, tuple(sorted(values)))
         if place not in self.known:
             self.known[place] = Point(step, time.time(), values)
@@ -55,7 +57,7 @@ class HistoryLog:
             self.listener.point(self.key, self.known[place])
 
 
-def _end_line(path: Path) -> None:
+def end_line(path: Path) -> None:
     """Close a line that a crash left open, so that the next point stands on its own."""
     if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
         with open(path, "a") as file:

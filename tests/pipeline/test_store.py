@@ -169,6 +169,18 @@ def test_two_processes_share_a_step_and_a_dead_owner_frees_it(tmp_path: Path) ->
     assert len((tmp_path / "ran.txt").read_text().splitlines()) <= 2
 
 
+def test_scratch_that_outlived_its_record_is_removed_but_not_from_under_somebody(tmp_path: Path) -> None:
+    """A process killed between writing the record and removing `work/`; nothing runs the step again, so nothing else would."""
+    store, step = Store(tmp_path), Write("a")
+    perform(step, store)
+    (store.directory(step) / "work").mkdir()
+    with store.locked(step):
+        assert store.record(step) is not None
+        assert (store.directory(step) / "work").exists()
+    assert store.record(step) is not None
+    assert not (store.directory(step) / "work").exists()
+
+
 def test_what_a_killed_attempt_left_half_written_is_removed(tmp_path: Path) -> None:
     store, step = Store(tmp_path), Write("a")
     left = store.directory(step) / ".checkpoint.0a1b2c3d.tmp"
