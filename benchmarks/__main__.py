@@ -22,6 +22,7 @@ from benchmarks.planning import measure_planning
 from benchmarks.scaling import measure_gate, measure_scaling
 from benchmarks.search import measure_search
 from benchmarks.start import measure_start
+from benchmarks.tracking import measure_tracking
 from benchmarks.training import measure_training
 from foundation.errors import MergelineError
 
@@ -68,6 +69,7 @@ PARTS: dict[str, Callable[[Request], dict[str, Any]]] = {
     "search": lambda request: measure_search(request.directory, min(request.repetitions, 3)),
     "evaluation": lambda request: measure_evaluation(request.directory, request.repetitions),
     "graph": lambda request: measure_graph(request.directory, min(request.repetitions, 3)),
+    "tracking": lambda request: measure_tracking(request.directory, request.repetitions),
 }
 
 

@@ -13,6 +13,7 @@ from benchmarks.graph import graph_table
 from benchmarks.machine import describe
 from benchmarks.modality import modality_table
 from benchmarks.search import search_table
+from benchmarks.tracking import tracking_table
 from benchmarks.training import training_table
 from foundation.files import write_atomic, write_json_atomic
 
@@ -157,6 +158,18 @@ SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Data], li
             "stage has a fine-tune, a merge and two evaluations; four of them run side by side where they can.",
         ),
         lambda data: graph_table(data["graph"]),
+    ),
+    (
+        "Tracking",
+        ("tracking",),
+        (
+            "A stage of the digits model on one worker slot: 200 steps of 32 with a point of three values every second step, a merge, two",
+            "evaluations; seconds from the fine-tune's start to the last evaluation's end, by the steps' records, stages in turn on one",
+            "Ray, median (least–most). What is tracked is also looked at, every 5 s, as by default. All end with the same model. The end",
+            "of a run is what its command waits until MLflow has everything, after the report. `sync` brings a finished run to a new",
+            "experiment: a process that loads MLflow, writes runs, models and scores, and the points of its journal.",
+        ),
+        lambda data: tracking_table(data["tracking"]),
     ),
 )
 

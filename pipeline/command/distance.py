@@ -76,10 +76,11 @@ def measure_distance(
         write_distances(found, output)
         say(console, f"tables and heat maps: {output}")
     if mlflow:
+        from pipeline.tracking.backend import without_secrets
         from pipeline.tracking.distances import log_distances
 
         run = log_distances(found, uri, experiment, workspace)
-        say(console, f"MLflow: run {run} of experiment '{experiment}' at {uri}")
+        say(console, f"MLflow: run {run} of experiment '{experiment}' at {without_secrets(uri)}")
 
 
 def named_sources(texts: list[str], experts: list[str] | None, allow_pickle: bool) -> list[Source]:

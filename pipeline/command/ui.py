@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from foundation.errors import InputError, ResourceError
-from pipeline.tracking.backend import QUIET, SERVERS, sqlite_file, tracking_uri
+from pipeline.tracking.backend import QUIET, SERVERS, sqlite_file, tracking_uri, without_secrets
 from pipeline.tracking.links import compare_runs, experiments_page, view_page
 from pipeline.tracking.views import CURVES_VIEW, STAGES_VIEW
 
@@ -26,7 +26,7 @@ def serve(workspace: Path, port: int) -> int:
     """Run MLflow's server until it is stopped; its exit code. InputError without a database, ResourceError if the port is taken."""
     uri = tracking_uri(None, workspace)
     if uri.startswith(SERVERS):
-        print(f"MLflow's pages are served by the tracking server itself: {experiments_page(uri.rstrip('/'))}")
+        print(f"MLflow's pages are served by the tracking server itself: {experiments_page(without_secrets(uri).rstrip('/'))}")
         return 0
     database = sqlite_file(uri)
     if database is not None and not database.exists():
@@ -34,7 +34,7 @@ def serve(workspace: Path, port: int) -> int:
     _check_port(port)
     print(f"starting MLflow on http://{HOST}:{port} (this takes a while) ...", flush=True)
     with _ended_by_signals():
-        server = subprocess.Popen(_command(uri, port), env=_environment(), start_new_session=True)
+        server = subprocess.Popen(_command(port), env=_environment(uri), start_new_session=True)
         try:
             if _answers(server, port):
                 print("\n".join(_welcome(workspace, uri, f"http://{HOST}:{port}")), flush=True)
@@ -45,13 +45,15 @@ def serve(workspace: Path, port: int) -> int:
             _end(server)
 
 
-def _command(uri: str, port: int) -> list[str]:
-    place = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
+def _command(port: int) -> list[str]:
+    place = ["--host", HOST, "--port", str(port)]
     return [sys.executable, "-m", "mlflow", "server", *place, "--workers", "1", "--uvicorn-opts", "--log-level warning"]
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+def _environment(uri: str) -> dict[str, str]:
+    """With the database's address, which everybody on the machine could read in a command."""
+    ours = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", "MLFLOW_BACKEND_STORE_URI": uri}
+    return {**os.environ, **QUIET, **ours}
 
 
 def _check_port(port: int) -> None:
@@ -81,8 +83,8 @@ def _welcome(workspace: Path, uri: str, base: str) -> list[str]:
     markers = sorted(workspace.glob("runs/*/tracking.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for marker in markers[:NEWEST]:
         told = json.loads(marker.read_text())
-        if told["uri"] == uri:
-            lines += [f"{marker.parent.name}", f"  compare    {compare_runs(base, told['experiment'], told['compared'])}"]
+        if told["uri"] == without_secrets(uri):
+            lines += [f"{marker.parent.name}", f"  compare    {compare_runs(base, [told['experiment']], told['compared'])}"]
             lines += [f"  stages     {view_page(base, told['experiment'], STAGES_VIEW)}"]
             lines += [f"  curves     {view_page(base, told['experiment'], CURVES_VIEW, charts=True)}"]
     return [*lines, "Ctrl-C ends it"]

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from foundation.hints import nearest, unknown
 from pipeline.config.yaml_file import Place, YamlFile
+from pipeline.tracking.backend import without_password
 
 EXAMPLES = {
     "name": "name: my_experiment",
@@ -98,8 +99,8 @@ def is_what(given: Any) -> str:
     if isinstance(given, bool):
         return f"is {str(given).lower()}"
     if isinstance(given, str):
-        return f"is the text {given[:60]!r}"
-    return f"is {str(given)[:60]}"
+        return f"is the text {without_password(given)[:60]!r}"
+    return f"is {without_password(str(given))[:60]}"
 
 
 def _unknown_key(model: type[BaseModel], place: Place, relatives: Mapping[str, type[BaseModel]]) -> str:

@@ -27,6 +27,7 @@ from pipeline.recipes import RECIPES
 from pipeline.recipes.milestone import Milestone
 from pipeline.step import Step, topological
 from pipeline.store import Store
+from pipeline.tracking.backend import without_password
 from tasks.benchmarks.fetch import is_hub_data
 
 EXPERIMENT_FILE = "experiment.yaml"
@@ -153,6 +154,8 @@ def _run_name(name: str, overrides: Sequence[str], milestones: Sequence[Mileston
 def _resolved(file: YamlFile, config: Any, name: str) -> dict[str, Any]:
     """The file with its overrides, such that running it, from wherever, goes on with this run."""
     tracking = {**(file.data.get("tracking") or {}), "experiment": config.tracking.experiment or config.name}
+    if config.tracking.uri:
+        tracking["uri"] = without_password(config.tracking.uri)  # this is kept beside results and shown in MLflow
     places = {"workspace": str(Path(config.workspace).absolute())}
     return _absolute_places({**file.data, "name": name, "tracking": tracking, **places})
 

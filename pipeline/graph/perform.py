@@ -12,7 +12,9 @@ from typing import Any
 
 from foundation.errors import InputError
 from pipeline.graph.history import HistoryLog
-from pipeline.step import Step
+from pipeline.graph.usage import Sampling, Usage
+from pipeline.graph.usage_files import throughput, totals
+from pipeline.step import Outcome, Step
 from pipeline.store import Record, Store
 
 COMMIT_VARIABLE = "MERGELINE_COMMIT"  # set by the driver for all workers
@@ -67,8 +69,11 @@ class StepWork:
         return HistoryLog(self.directory / "history.jsonl", self.step.key, self.listener)
 
 
-def perform(step: Step, store: Store, listener: Any = None) -> Performed:
-    """The step's record exists when this returns. Whoever holds the step's lock does the work; others wait and find it done."""
+def perform(step: Step, store: Store, listener: Any = None, usage: float = 0) -> Performed:
+    """The step's record exists when this returns. Whoever holds the step's lock does the work; others wait and find it done.
+
+    `usage`: seconds between two looks at the machine meanwhile (0: none).
+    """
     with store.locked(step):
         if store.record(step) is not None:
             return Performed(step.key, ran=False)
@@ -76,11 +81,25 @@ def perform(step: Step, store: Store, listener: Any = None) -> Performed:
         started = time.time()
         if listener is not None:
             listener.started(step.key)
-        outcome = step.run(StepWork(store, step, listener))
-        finished = time.time()
+        with Usage(Sampling(store.directory(step), usage, platform.node())) as watched:
+            outcome = step.run(StepWork(store, step, listener))
+            finished = time.time()
         facts = {"started": started, "finished": finished, "seconds": finished - started, "versions": versions()}
-        store.finish(step, outcome, facts)
+        store.finish(step, outcome, {**facts, "usage": usage_of(step, outcome, watched, started, finished)})
     return Performed(step.key, ran=True)
+
+
+def usage_of(step: Step, outcome: Outcome, watched: Usage, started: float, finished: float) -> dict[str, Any]:
+    """What the step took of its machine and did per second, for its record."""
+    asked = getattr(getattr(step, "suite", None), "names", ())
+    told: dict[str, Any] = {"seconds": finished - started}
+    if speeds := throughput(outcome.metrics, finished - started, tuple(asked)):
+        told["throughput"] = speeds
+    try:
+        told |= totals(watched.sampling.directory, started)
+    except OSError as error:
+        watched.failure = watched.failure or str(error)
+    return told | ({"failure": watched.failure} if watched.failure else {})
 
 
 @lru_cache(maxsize=1)

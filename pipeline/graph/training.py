@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import MergelineError, ResourceError
+from pipeline.graph.usage import sampling
 from pipeline.step import Resources, Work
 from trainers.modality.spec import ModalityLearning
 from trainers.strategy import Learning
@@ -31,6 +32,7 @@ def fit(work: Work, start: Path, learning: Learning | ModalityLearning, resource
         "work": work.scratch / "checkpoints",
         "log": work.log_function(),
         "progress": work.progress,
+        "sampling": sampling(),
     }
     figures = (_alone if resources.workers == 1 else _together)(settings, work, resources)
     if "error" in figures:
@@ -113,7 +115,8 @@ def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
         progress(step, total, f"loss {values['train/loss']:.3f}" if "train/loss" in values else "")
 
     try:
-        return asdict(learn(learning, settings["start"], settings["output"], settings["work"], on_log))
+        with settings["sampling"].of(f"worker_{os.environ['RANK'] if world_size() > 1 else 0}"):
+            return asdict(learn(learning, settings["start"], settings["output"], settings["work"], on_log))
     except MergelineError as error:
         if world_size() > 1:
             raise  # the others must not wait for this worker
