@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -19,12 +20,14 @@ from rich.console import Console
 
 from foundation.errors import Interrupted, ResourceError
 from foundation.files import write_atomic
+from pipeline.command.terminal import say
 from pipeline.config.experiment import EXPERIMENT_FILE, Built
 from pipeline.plan import needed
 from pipeline.results import rows, write_rows
 from pipeline.step import Step
 from pipeline.store import Store
 from pipeline.titles import step_titles
+from pipeline.tracking.admission import check_tracking
 from pipeline.tracking.tracker import Mirrored, Tracker, already_mirrored
 from pipeline.view import link_run
 
@@ -36,34 +39,49 @@ SEEN_SECONDS = 90
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run came to. `paired`: what its report found on the same samples; None where there was no report to write."""
+    """What a run came to. `mirrored` is None where MLflow lacks some of it; `lacking` says what and what to do.
+
+    `paired`: what its report found on the same samples; None where there was no report to write.
+    """
 
     steps_run: int
     report: Path
-    mirrored: Mirrored
+    mirrored: Mirrored | None
     paired: "PairedScores | None" = None
+    lacking: str = ""
 
 
 def run(built: Built, console: Console, address: str | None = None, cpus: int | None = None) -> Finished:
     """Bring the experiment to its end, from wherever it stands. Raises what failed first, after all that could run has run."""
     store = Store(built.workspace / "store")
-    with _alone(built.run_directory):
+    with alone(built.run_directory):
         write_atomic(built.run_directory / EXPERIMENT_FILE, yaml.safe_dump(built.resolved, sort_keys=False, allow_unicode=True))
         write_rows(built.run_directory, rows(built.milestones, built.config.recipe), built.identity)
         steps = needed(built.targets, store)
         console.print(f"{built.name}: {len(steps)} of {len(built.steps)} steps to run", highlight=False)
         mirrored = already_mirrored(built) if not steps else None
-        tracker = Tracker(built, store)
-        if steps:
-            _run_steps(built, store, steps, tracker, console, address, cpus)
-            _all_seen(built, store)
-        link_run(built.run_directory, built.milestones, store)
         report = built.run_directory / "report"
-        paired = None
-        if steps or mirrored is None:
+        if mirrored is not None:
+            link_run(built.run_directory, built.milestones, store)
+            return Finished(0, report, mirrored)
+        check_tracking(built)
+        tracker = Tracker(built, store)
+        try:
+            if steps:
+                tracker.start()
+                _run_steps(built, store, steps, tracker, console, address, cpus)
+                _all_seen(built, store)
+            link_run(built.run_directory, built.milestones, store)
             paired = _write_report(built, store, report)
-            mirrored = tracker.finish("FINISHED", report)
-    return Finished(len(steps), report, mirrored, paired)
+        except BaseException as error:
+            if steps:
+                _end_failed(tracker, error, console)
+                link_run(built.run_directory, built.milestones, store)
+            raise
+        tracked = tracker.finish("FINISHED", partial(say, console))
+    if tracked.lacking and built.config.tracking.required:
+        raise ResourceError(f"{tracked.lacking} (tracking.required is true; the report is in {report})")
+    return Finished(len(steps), report, tracked.mirrored, paired, tracked.lacking)
 
 
 def _run_steps(
@@ -73,26 +91,24 @@ def _run_steps(
     from pipeline.graph.cluster import connected
     from pipeline.graph.dag import Watch, check_resources, run_dag
 
-    tracker.start()
-    try:
-        titles = step_titles(built.milestones)
-        with connected(address, cpus), stopping() as check, Display(console, titles, len(steps), store) as display:
+    titles = step_titles(built.milestones)
+    with connected(address, cpus), stopping() as check, Display(console, titles, len(steps), store) as display:
 
-            def on_done(step: Step) -> None:
-                tracker.done(step)
-                display.finished(step)
+        def on_done(step: Step) -> None:
+            tracker.done(step)
+            display.finished(step)
 
-            if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":  # a cluster may grow, this machine will not
-                check_resources(steps.values(), "this machine")
-            run_dag(steps, store, Watch(check, display.progress, tracker.point, on_done, display.line, display.failed))
-    except BaseException as error:
-        link_run(built.run_directory, built.milestones, store)
-        status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
-        try:
-            tracker.finish(status)
-        except ResourceError as tracking:
-            error.add_note(str(tracking))
-        raise
+        if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":  # a cluster may grow, this machine will not
+            check_resources(steps.values(), "this machine")
+        usage = built.config.tracking.usage
+        run_dag(steps, store, Watch(check, display.progress, tracker.point, on_done, display.line, display.failed, usage))
+
+
+def _end_failed(tracker: Tracker, error: BaseException, console: Console) -> None:
+    """Close the run in MLflow as what became of it; what is not written there is said with the error."""
+    status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
+    if lacking := tracker.finish(status, partial(say, console)).lacking:
+        error.add_note(lacking)
 
 
 def _all_seen(built: Built, store: Store) -> None:
@@ -113,7 +129,7 @@ def _write_report(built: Built, store: Store, directory: Path) -> "PairedScores 
 
 
 @contextmanager
-def _alone(run_directory: Path) -> Iterator[None]:
+def alone(run_directory: Path) -> Iterator[None]:
     """Hold the run's directory; ResourceError if another process runs the same experiment."""
     run_directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_directory / ".lock")
@@ -131,12 +147,12 @@ def _alone(run_directory: Path) -> Iterator[None]:
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], None]]:
-    """Gives a check that raises `Interrupted` once Ctrl-C or SIGTERM has come; a second signal acts as it did before.
+    """Gives a check that raises `Interrupted` once Ctrl-C, SIGTERM or SIGUSR1 (Slurm's notice) has come; a second signal acts as before.
 
     The handler itself only takes note: an exception out of it could strike inside Ray's own code.
     """
     received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)

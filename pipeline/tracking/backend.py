@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from foundation.errors import ConfigError
+from pipeline.tracking.opening import opened
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -23,7 +25,22 @@ QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 SERVERS = ("http://", "https://")
+ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+"""For whoever writes: a request that makes something, sent again by the client itself, could make it twice."""
 DATABASES = ("sqlite:///", "postgresql", "mysql", "mssql")
+SECRET_NAMES = ("PASSWORD", "TOKEN", "SECRET")
+SHORTEST_SECRET = 6
+"""A shorter one would take common words out of messages."""
+AWAY = {
+    "Connection refused": "connection refused",
+    "NameResolutionError": "its host is not known",
+    "timed out": "no answer in time",
+    "RemoteDisconnected": "the connection broke off",
+    "Connection reset": "the connection broke off",
+}
+"""What the client's long errors come to where the server is away."""
+REASON = 300
+"""Characters of an error that are kept."""
 
 
 def tracking_uri(configured: str | None, workspace: Path) -> str:
@@ -32,10 +49,40 @@ def tracking_uri(configured: str | None, workspace: Path) -> str:
     if not uri.startswith(SERVERS + DATABASES):
         origin = "tracking.uri" if configured else "MLFLOW_TRACKING_URI"
         raise ConfigError(
-            f"{origin} is {uri!r}, which is neither a tracking server (http://..., https://...) nor a database "
+            f"{origin} is {without_password(uri)!r}, which is neither a tracking server (http://..., https://...) nor a database "
             f"(sqlite:////absolute/path/mlflow.db, postgresql://...); leave it out to keep an SQLite file in the workspace"
         )
     return uri
+
+
+def without_password(text: str) -> str:
+    """An address, or any text with addresses in it, without passwords: what is kept in files and repeated in messages still leads there.
+
+    `postgresql://name:password@host/db` becomes `postgresql://name@host/db`, and parameters such as `?password=…` go.
+    """
+    text = re.sub(r"(?<=://)([^\s'\"@/:]*):[^\s'\"/]*@", r"\1@", text)
+    if "://" not in text:
+        text = re.sub(r":[^\s'\"/@]+@", "@", text)  # no whole address, but meant as one
+    return re.sub(r"(?i)(?<=[?&])(password|passwd|sslpassword|token|secret)=[^&\s'\"]*&?", "", text)
+
+
+def without_secrets(text: str) -> str:
+    """An address, or any text with addresses in it, without user names and passwords, and without the values of secret variables."""
+    text = re.sub(r"(?<=://)[^/\s'\"]*@", "", text)
+    text = re.sub(r"(?i)((?:password|passwd|token|secret)=)[^&\s'\"]+", r"\1…", text)
+    for name, value in os.environ.items():
+        if len(value) >= SHORTEST_SECRET and any(word in name.upper() for word in SECRET_NAMES):
+            text = text.replace(value, "…")
+    return text
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in one line, without secrets; a few words where it only says that nobody was reached."""
+    for said, word in AWAY.items():
+        if said in str(error):
+            return word
+    first = next(iter(str(error).strip().splitlines()), "")
+    return without_secrets(f"{type(error).__name__}: {first}" if first else type(error).__name__)[:REASON]
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -69,7 +116,7 @@ def open_client(uri: str) -> Any:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     database = sqlite_file(uri)
     if database is None:
-        return MlflowClient(tracking_uri=uri)
+        return opened(uri, lambda: MlflowClient(tracking_uri=uri))
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"):
         if not database.exists():

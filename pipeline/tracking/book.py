@@ -2,18 +2,23 @@
 
 Making a run is not idempotent in MLflow, and a killed pipeline writes its book again; so runs and models carry the tag `mergeline.key`, and
 metrics keep the time stamps of their records (MLflow drops an identical point). A run that is written to its end carries a stamp, and is
-not written again. One process writes.
+not written again. One process writes. After a failure the book is opened anew: what was sent may have arrived, even after the failure was
+told, and what was made twice that way is found and taken out.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.tracking.backend import open_client, sqlite_file
+from pipeline.tracking.backend import SERVERS, open_client
 
 KEY_TAG, PIPELINE_TAG, STAMP_TAG = "mergeline.key", "mergeline.pipeline", "mergeline.mirrored"
 PAGE = 500
+BATCH = 1000
+"""Points in one request: MLflow takes no more."""
+PARENT_TAG = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,9 @@ class Book:
     def __init__(self, uri: str, experiment: str, artifacts: Path, pipeline: str) -> None:
         self.uri, self.pipeline = uri, pipeline
         self.client = open_client(uri)
-        self.experiment_id = self._experiment(experiment, artifacts if sqlite_file(uri) is not None else None)
-        self._runs = {run.key: run for run in self._found_runs()}
+        self.experiment_id = self._experiment(experiment, None if uri.startswith(SERVERS) else artifacts)
+        self.points_sent = self.runs_made = self.models_made = 0
+        self._runs = self._found_runs()
         self._ids = {run.id: run for run in self._runs.values()}
         self._models = self._found_models()
 
@@ -68,30 +74,50 @@ class Book:
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def _found_runs(self) -> Iterable[_Run]:
+    def _found_runs(self) -> dict[str, _Run]:
+        found: list[Any] = []
         token = None
         while True:
             page = self.client.search_runs([self.experiment_id], self._mine(), max_results=PAGE, page_token=token)
-            for run in page:
-                tags = run.data.tags
-                if KEY_TAG in tags:
-                    yield _Run(run.info.run_id, tags[KEY_TAG], True, tags.get(STAMP_TAG, ""), run.info.status, dict(run.data.params))
+            found += [run for run in page if KEY_TAG in run.data.tags]
             token = page.token
             if not token:
-                return
+                break
+        below = Counter(run.data.tags.get(PARENT_TAG) for run in found)
+        runs: dict[str, _Run] = {}
+        for run in sorted(found, key=lambda run: (-below[run.info.run_id], -len(run.data.metrics), -len(run.data.tags), run.info.run_id)):
+            tags = run.data.tags
+            if tags[KEY_TAG] in runs:
+                self.client.delete_run(run.info.run_id)  # made by a request whose answer was lost, and empty
+            else:
+                known = _Run(run.info.run_id, tags[KEY_TAG], True, tags.get(STAMP_TAG, ""), run.info.status, dict(run.data.params))
+                runs[known.key] = known
+        return runs
 
     def _found_models(self) -> dict[str, str]:
-        models: dict[str, str] = {}
+        found: list[Any] = []
         token = None
         while True:
             page = self.client.search_logged_models([self.experiment_id], self._mine(), max_results=50, page_token=token)
-            for model in page:
-                models[model.tags[KEY_TAG]] = model.model_id
-                if str(model.status) != "READY":
-                    self.client.finalize_logged_model(model.model_id, "READY")
+            found += page
             token = page.token
             if not token:
-                return models
+                break
+        models: dict[str, str] = {}
+        twice = {key for key, count in Counter(model.tags[KEY_TAG] for model in found).items() if count > 1}
+        for model in sorted(found, key=lambda model: (model.tags[KEY_TAG] in twice and not self._is_output(model), model.model_id)):
+            if model.tags[KEY_TAG] in models:
+                self.client.delete_logged_model(model.model_id)
+                continue
+            models[model.tags[KEY_TAG]] = model.model_id
+            if str(model.status) != "READY":
+                self.client.finalize_logged_model(model.model_id, "READY")
+        return models
+
+    def _is_output(self, model: Any) -> bool:
+        """Whether the run that made a model names it."""
+        outputs = self.client.get_run(model.source_run_id).outputs
+        return outputs is not None and any(output.model_id == model.model_id for output in outputs.model_outputs)
 
     def _mine(self) -> str:
         return f"tags.`{PIPELINE_TAG}` = '{self.pipeline}'"
@@ -109,9 +135,10 @@ class Book:
         if key not in self._runs:
             whole = {**tags, PIPELINE_TAG: self.pipeline, KEY_TAG: key, "mlflow.source.name": "mergeline", "mlflow.source.type": "LOCAL"}
             if parent is not None:
-                whole["mlflow.parentRunId"] = parent
+                whole[PARENT_TAG] = parent
             made = self.client.create_run(self.experiment_id, start_time=_milliseconds(started), tags=whole, run_name=name)
             self._runs[key] = self._ids[made.info.run_id] = _Run(made.info.run_id, key)
+            self.runs_made += 1
         return self._runs[key].id
 
     def model(self, key: str, name: str, source_run: str, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
@@ -123,6 +150,7 @@ class Book:
             )
             self.client.finalize_logged_model(made.model_id, "READY")
             self._models[key] = made.model_id
+            self.models_made += 1
         return self._models[key]
 
     def describe(self, run_id: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -144,12 +172,13 @@ class Book:
             name, digest = metric.dataset or (None, None)
             value, moment = round(metric.value, 6), _milliseconds(metric.time)
             before = self._points(run_id, metric.key).get(metric.step, set())
-            if any(value == known for known, _ in before) and (value, moment) not in before:
+            if any(value == known for known, _ in before) and (metric.model_id is None or (value, moment) not in before):
                 continue
             of_model = {"model_id": metric.model_id, "dataset_name": name, "dataset_digest": digest}
             points.append(MlflowMetric(metric.key, value, moment, metric.step, run_id=run_id if metric.model_id else None, **of_model))
-        for first in range(0, len(points), PAGE):
-            self.client.log_batch(run_id, metrics=points[first : first + PAGE])
+        for first in range(0, len(points), BATCH):
+            self.client.log_batch(run_id, metrics=points[first : first + BATCH])
+        self.points_sent += len(points)
 
     def _points(self, run_id: str, key: str) -> dict[int, set[tuple[float, int]]]:
         """The points of a metric that the run held when the book was opened."""
@@ -182,6 +211,10 @@ class Book:
         elif self._ids[run_id].status != status:
             self.client.update_run(run_id, status=status)
         self._ids[run_id].status = status
+
+    def status(self, run_id: str) -> str:
+        """MLflow's word for how a run stands."""
+        return self._ids[run_id].status
 
     def close(self, status: str, finished: float) -> None:
         """Close every run that is still open."""

@@ -12,9 +12,28 @@ def ui_base(uri: str) -> str:
     return uri.rstrip("/") if uri.startswith(("http://", "https://")) else DEFAULT_UI
 
 
-def compare_runs(base: str, experiment: str, runs: Sequence[str]) -> str:
-    """The page that compares runs."""
-    return f"{base}/#/compare-runs?runs={_json(list(runs))}&experiments={_json([experiment])}&workflowType=machine_learning"
+def compare_runs(base: str, experiments: Sequence[str], runs: Sequence[str]) -> str:
+    """The page that compares runs, of one experiment or several."""
+    return f"{base}/#/compare-runs?runs={_json(list(runs))}&experiments={_json(list(experiments))}&workflowType=machine_learning"
+
+
+def metric_page(base: str, experiments: Sequence[str], runs: Sequence[str], metrics: Sequence[str]) -> str:
+    """The page that draws metrics of runs over their steps (the stages), a line for each run and metric."""
+    told = {
+        "runs": _json(list(runs)),
+        "metric": _json(metrics[0]),
+        "experiments": _json(list(experiments)),
+        "plot_metric_keys": _json(list(metrics)),
+        "plot_layout": _json({"autosize": True, "xaxis": {}, "yaxis": {}}),
+        "x_axis": "step",
+        "y_axis_scale": "linear",
+        "line_smoothness": "1",
+        "show_point": "true",
+        "deselected_curves": _json([]),
+        "last_linear_y_axis_range": _json([]),
+        "workflowType": "machine_learning",
+    }
+    return f"{base}/#/metric?{'&'.join(f'{name}={value}' for name, value in told.items())}"
 
 
 def experiments_page(base: str) -> str:

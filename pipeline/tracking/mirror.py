@@ -11,27 +11,33 @@ ids, digests and places are tags, because the compare page draws every parameter
 """
 
 import re
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pipeline.config.experiment import Built
 from pipeline.graph.history import Point, read_history
+from pipeline.lineage import data_of
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.report.run_scores import stages_done, summary
 from pipeline.results import rows, run_scores, streams
 from pipeline.searches import searched
 from pipeline.step import Step
-from pipeline.steps import Evaluation, FineTune, LearnPairs, Merging, Search
+from pipeline.steps import Evaluation, FineTune, Merging, Search
 from pipeline.store import Record, Store
 from pipeline.titles import step_titles, title_of
 from pipeline.tracking.ancestry import LINEAGE_TAG, lineage_tag
 from pipeline.tracking.book import Book, Metric
-from pipeline.tracking.lineage import model_note, parents_of
-from pipeline.tracking.scores import ScoreMirror, data_digest, stamp_of
+from pipeline.tracking.lineage import model_note, parents_of, reader, tell_lineage
+from pipeline.tracking.registry import register
+from pipeline.tracking.results import mirror_comparison
+from pipeline.tracking.scores import ScoreMirror, stamp_of
 from pipeline.tracking.search import mirror_search
+from pipeline.tracking.usage import step_times, usage_metrics
 from pipeline.tracking.views import saved_views
 
+Attempt = Callable[[str, Callable[[], object]], object]
+"""Carries out one part of the mirror, named: one that MLflow refuses for good must not keep the others from being written."""
 NOT_PARAMETERS = ("place",)  # details that may differ for the same step, so they are told as tags
 
 
@@ -46,18 +52,18 @@ class Mirror:
         self.places: dict[str, Milestone] = {}
         for milestone in built.milestones:
             self.places.setdefault(milestone.model.key, milestone)
-        variant = built.name.removeprefix(built.config.name).removeprefix("-")
+        variant = built.name.removeprefix(built.config.tracking.experiment or built.config.name).removeprefix("-")
         self.scores = [
             ScoreMirror(book, stream, rows(stream, built.config.recipe), store, self.tags, self.model, variant)
             for stream in streams(built.milestones)
         ]
         self._written: set[str] = set()
-        self._live: set[str] = set()
 
     def open(self, started: float) -> str:
         """The id of the pipeline's run, marked as running."""
         run = self.pipeline_run(started)
-        self.book.end(run, "RUNNING")
+        for each in (run, *(track for track in self.track_runs() if self.book.status(track) != "FINISHED")):
+            self.book.end(each, "RUNNING")
         suite = self.built.milestones[0].evaluation.suite
         self.book.tag_experiment(saved_views(suite.names))
         return run
@@ -69,13 +75,12 @@ class Mirror:
         tags = {"mergeline.kind": "pipeline", "mergeline.identity": self.built.identity, "mlflow.note.content": note}
         return self.book.run(self.pipeline, self.built.name, self.tags(tags), started)
 
-    def point(self, key: str, point: Point) -> None:
-        """Show one training point while its step is still running."""
-        run = self._work_run(self.steps[key], point.time)
-        if key not in self._live:
-            self._live.add(key)
+    def points(self, key: str, points: Sequence[Point]) -> None:
+        """Show training points of a step that is not stored yet; those of a stored one are in its history, which `step` shows."""
+        if self.store.by_key(key) is None:
+            run = self._work_run(self.steps[key], points[0].time)
             self.book.end(run, "RUNNING")  # an earlier attempt may have closed it
-        self.book.log(run, _metrics_of(point))
+            self.book.log(run, [metric for point in points for metric in _metrics_of(point)])
 
     def step(self, step: Step) -> None:
         """Mirror one stored step, and of its stages what can be said by now."""
@@ -89,22 +94,18 @@ class Mirror:
             self._work(step, record)
         self._written.add(step.key)
 
-    def everything(self) -> None:
-        """Mirror all that is stored and was not written before."""
+    def everything(self, attempt: Attempt = lambda _, part: part()) -> None:
+        """Mirror all that is stored and was not written before, part by part."""
         for step in self.built.steps:
-            self.step(step)
-        self._results()
+            attempt(f"step {step.key}", partial(self.step, step))
+        attempt("results", self._results)
+        attempt("comparison", partial(mirror_comparison, self))
+        attempt("registered models", partial(register, self.book, self.built, self.store, self.model))
+        attempt("lineage", partial(tell_lineage, self.book, self.built, self.store, self.model, self.titles))
 
     def close(self, status: str, finished: float) -> None:
         """Close the pipeline's run, and every run of a step that was not finished."""
         self.book.close(status, finished)
-
-    def times(self) -> tuple[float, float]:
-        """When the first stored step began and the last one ended, for a mirror that is filled afterwards."""
-        records = [record for step in self.built.steps if (record := self.store.by_key(step.key)) is not None]
-        now = time.time()
-        began = min((record.content["started"] for record in records), default=now)
-        return began, max((record.content["finished"] for record in records), default=now)
 
     def _results(self) -> None:
         """What a finished run came to, on the pipeline's run: so that whole runs can be compared too."""
@@ -144,7 +145,7 @@ class Mirror:
             raise LookupError(f"{step.key} has no stored checkpoint to show")
         run = self._work_run(step, record.content["started"])
         parents = {parent: self.model(parent) for parent in parents_of(step)}
-        note = model_note(step, record, parents, self.book.experiment_id, self.titles)
+        note = model_note(step, self.model, reader(self.store), self.book.experiment_id, self.titles)
         tags = {
             "mergeline.parents": ",".join(parents.values()),
             "mergeline.digest": f"sha256:{record.digest}",
@@ -165,7 +166,7 @@ class Mirror:
         tags = {f"mergeline.version.{name}": value for name, value in record.content["versions"].items()}
         tags |= {f"mergeline.{name}": str(details.pop(name)) for name in NOT_PARAMETERS if name in details}
         self.book.describe(run, {**details, **self._place(step)}, {"mergeline.step": step.key, **tags})
-        history = read_history(self.store.directory(step) / "history.jsonl")
+        history = list(read_history(self.store.directory(step) / "history.jsonl"))
         totals = {key: float(value) for key, value in record.metrics.items() if isinstance(value, int | float)}
         totals["seconds"] = record.content["seconds"]
         finished = record.content["finished"]
@@ -173,18 +174,22 @@ class Mirror:
             milestone = next(each for each in self.built.milestones if each.search is not None and each.search.key == step.key)
             shown = searched(record, milestone.arm, milestone.seed, milestone.stage, milestone.task or "", {})
             mirror_search(self.book, run, f"{self.pipeline}/{step.key}", shown, finished, self.tags)
-        points = [metric for point in history for metric in _metrics_of(point)]
+        points = [metric for point in history for metric in _metrics_of(point)] + [*step_times(history), *usage_metrics(record)]
         self.book.log(run, points + [Metric(f"total/{key}", value, finished) for key, value in totals.items()])
-        learned = [step.task] if isinstance(step, FineTune) else step.sets if isinstance(step, LearnPairs) else ()
-        data = [(each.name, data_digest(each), "training") for each in learned]
+        data = [(each.name, each.digest, "training") for each in data_of(record)]
         made = [self.model(step)] if record.checkpoint is not None else []  # a measurement makes no model
         self.book.link(run, read=[self.model(parent) for parent in parents_of(step)], made=made, data=data)
         self.book.end(run, "FINISHED", finished)
         self.book.stamp(run, stamp_of(record))
 
     def _work_run(self, step: Step, started: float) -> str:
-        tags = self.tags({"mergeline.kind": step.kind, **{f"mergeline.{key}": str(value) for key, value in self._place(step).items()}})
-        return self.book.run(f"{self.pipeline}/{step.key}", title_of(step, self.titles), tags, started, parent=self.pipeline_run())
+        """The id of the run of a step that makes something. It begins at its first training point, which live points know too."""
+        key = f"{self.pipeline}/{step.key}"
+        if self.book.find(key) is None:
+            first = next(read_history(self.store.directory(step) / "history.jsonl"), None)
+            started = started if first is None else first.time
+        tags = self.tags({"mergeline.kind": step.kind, **{f"mergeline.{name}": str(value) for name, value in self._place(step).items()}})
+        return self.book.run(key, title_of(step, self.titles), tags, started, parent=self.pipeline_run())
 
     def _place(self, step: Step) -> dict[str, Any]:
         milestone = self.places.get(step.key)

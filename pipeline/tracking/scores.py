@@ -9,15 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from pipeline.lineage import data_digest
 from pipeline.recipes.milestone import Milestone, Role
 from pipeline.report.run_scores import RunScores, StageScores, mean_with_stderr, stage_metrics
 from pipeline.results import Row, run_scores, task_scores
 from pipeline.step import Step, canonical
 from pipeline.store import Record, Store
 from pipeline.tracking.book import Book, Metric
+from pipeline.tracking.usage import usage_metrics
 
 LAYOUT = 1  # of what is written per step; a higher one has finished runs written again
 COLORS = {Role.BASE: "#6b7280", Role.WITHIN: "#a3a3a3", Role.BEFORE: "#d97706", Role.AFTER: "#2563eb"}
+SHADES = {
+    Role.BEFORE: (COLORS[Role.BEFORE], "#b91c1c", "#db2777", "#78350f", "#eab308"),
+    Role.AFTER: (COLORS[Role.AFTER], "#7c3aed", "#059669", "#0891b2", "#1e3a8a"),
+}
+"""Warm before the merge, cold after it; variants, arms and seeds apart as far as there are colours."""
 Tags = Callable[[Mapping[str, str]], dict[str, str]]
 
 
@@ -105,13 +112,14 @@ class ScoreMirror:
                 mean, stderr = mean_with_stderr(entry, members)
                 metrics.append(Metric(f"acc/{group}", mean, finished, milestone.stage))
                 metrics.append(Metric(f"acc_stderr/{group}", stderr, finished, milestone.stage))
-        digests = {task.name: data_digest(task) for task in suite.tasks}
+        digests = {task.name: data_digest(canonical(task, "task")) for task in suite.tasks}
         for name in suite.names:
             asked = (name, digests[name]) if name in digests else None  # a task of another harness names no data of ours
             metrics.append(Metric(f"acc/{name}", scores[name].accuracy, finished, milestone.stage, model, asked))
             metrics.append(Metric(f"acc_stderr/{name}", scores[name].stderr, finished, milestone.stage))
         parts = sorted(scores.keys() - set(suite.names))  # of a score, as TR@1
         metrics += [Metric(f"acc/{metric_name(name)}", scores[name].accuracy, finished, milestone.stage) for name in parts]
+        metrics += usage_metrics(record, milestone.stage)
         params: dict[str, Any] = {
             "role": milestone.role.value,
             "stage": milestone.stage,
@@ -133,9 +141,13 @@ class ScoreMirror:
             "mergeline.kind": "track",
             "mergeline.role": role.value,
             "mergeline.arm": self.stream[0].arm,
-            "mlflow.runColor": COLORS[role],
+            "mlflow.runColor": SHADES[role][self._shade(role)],
         }
         return self.book.run(self._track_key(role), self.prefix + name, self.tags(tags), started)
+
+    def _shade(self, role: Role) -> int:
+        """Which shade a track has: the plain experiment the first, others one by their name."""
+        return 0 if not self.prefix else 1 + int(sha256(self.prefix.encode()).hexdigest()[:8], 16) % (len(SHADES[role]) - 1)
 
     def _track_points(self, role: Role, scores: RunScores) -> None:
         shown = [milestone for milestone in self.stream if milestone.role in (Role.BASE, role)]
@@ -163,8 +175,3 @@ def stamp_of(record: Record) -> str:
 def metric_name(text: str) -> str:
     """`text` in the characters that MLflow allows in the name of a metric."""
     return re.sub(r"[^\w. /-]", "_", text.replace("@", "_at_").replace("&", "and"))
-
-
-def data_digest(task: Any) -> str:
-    """A task's identity in the 32 characters that MLflow allows for a data set's digest."""
-    return sha256(repr(canonical(task, "task")).encode()).hexdigest()[:32]

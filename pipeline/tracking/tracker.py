@@ -1,110 +1,185 @@
-"""Tracking beside the work: one thread of the driver writes MLflow while Ray runs the graph, and never holds it up.
+"""Tracking beside the work: events are written ahead to the run's journal, and one process of its own brings them to MLflow.
 
-If MLflow cannot be reached the work goes on: records hold everything, and the mirror is written again at the end of this run or the next.
+The driver never talks to MLflow and never loads it. At the end it waits as long as it is told to; what is not written by then is in the
+journal, and `sync` brings it over whenever MLflow is there.
 """
 
 import json
 import queue
+import shlex
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from foundation.errors import ResourceError
+from foundation.errors import Interrupted
 from foundation.files import write_json_atomic
 from pipeline.config.experiment import Built
 from pipeline.graph.history import Point
+from pipeline.plan import needed
 from pipeline.step import Step
 from pipeline.store import Store
-from pipeline.tracking.backend import sqlite_has_run, tracking_uri
+from pipeline.tracking.backend import sqlite_has_run, tracking_uri, without_secrets
+from pipeline.tracking.environment import write_environment
+from pipeline.tracking.writing.journal import Event, Journal, Kind, journal_file, last_event, last_opened, read_events
+from pipeline.tracking.writing.process import WriterProcess
+from pipeline.tracking.writing.written import REFUSED_FILE, Mirrored, Written, read_refused
 
 MARKER = "tracking.json"
+BATCH = 10_000
+"""Events that are flushed to disk at one time, at most."""
+LOOK_SECONDS = 1.0
+"""Between two looks whether the writing process lives."""
+PATIENCE_SECONDS = 10.0
+"""What is waited for at the end without a word."""
 
 
 @dataclass(frozen=True)
-class Mirrored:
-    """Where a run stands in MLflow."""
+class Tracked:
+    """What became of a run's mirror: where it stands, if it is there as far as MLflow takes it, and a line for the user on what is not."""
 
-    uri: str
-    experiment: str
-    pipeline_run: str
-    compared: tuple[str, ...]  # the last stage's evaluation before and after its merge
-    tracks: tuple[str, ...]
+    mirrored: Mirrored | None
+    lacking: str = ""
 
 
 class Tracker:
-    """Takes events from the driver, writes them from its own thread, and completes the mirror at the end."""
+    """Takes events from the driver, which is never held up, and completes the mirror at the end."""
 
     def __init__(self, built: Built, store: Store) -> None:
         self.built, self.store = built, store
-        self.uri = tracking_uri(built.config.tracking.uri, built.workspace)
-        self.failure: BaseException | None = None
-        self._mirror: Any = None
-        self._events: queue.Queue[Callable[[Any], None] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._write, name="tracking", daemon=True)
+        self.address = tracking_uri(built.config.tracking.uri, built.workspace)  # with a password, which no file holds
+        self.uri = without_secrets(self.address)
+        self.process = WriterProcess()
+        self._events: queue.Queue[Event | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        self._failure: OSError | None = None
 
     def start(self) -> None:
         """Begin to write."""
-        started = time.time()
-        self._events.put(lambda mirror: mirror.open(started))
+        opened = Event(Kind.OPENED, time.time(), identity=self.built.identity)
+        self._thread = threading.Thread(target=self._keep, args=(opened,), name="journal", daemon=True)
         self._thread.start()
 
     def point(self, key: str, point: Point) -> None:
         """A training point of a running step."""
-        self._events.put(lambda mirror: mirror.point(key, point))
+        self._events.put(Event(Kind.POINT, point.time, key, point.step, point.values))
 
     def done(self, step: Step) -> None:
         """A step is stored."""
-        self._events.put(lambda mirror: mirror.step(step))
+        self._events.put(Event(Kind.DONE, time.time(), step.key))
 
-    def _open(self) -> Any:
-        if self._mirror is None:
-            from pipeline.tracking.book import Book
-            from pipeline.tracking.mirror import Mirror
+    def finish(self, status: str, say: Callable[[str], None] = lambda line: None) -> Tracked:
+        """Close the run with `status` (FINISHED, FAILED, KILLED) and wait for MLflow, at most as long as the experiment says.
 
-            experiment = self.built.config.tracking.experiment or self.built.config.name
-            book = Book(self.uri, experiment, self.built.workspace / "mlartifacts", self.built.identity[:16])
-            self._mirror = Mirror(book, self.built, self.store)
-        return self._mirror
+        `say` is told what is waited for. An interruption ends the waiting, and no more than that.
+        """
+        deadline = time.monotonic() + self.built.config.tracking.wait
+        try:
+            self._close(status)
+            self._wait(deadline, say)
+        except (Interrupted, KeyboardInterrupt):
+            say("not waiting for MLflow any longer")
+        finally:
+            written = self.process.written
+            tracked = self._tracked(written)
+            self.process.end(at_once=written is None or written.place is None)
+        if tracked.mirrored is not None and not tracked.lacking and status == "FINISHED":
+            mark(self.built, tracked.mirrored)
+        return tracked
 
-    def _write(self) -> None:
-        while (event := self._events.get()) is not None:
-            if self.failure is None:
-                try:
-                    event(self._open())
-                except Exception as error:
-                    self.failure = error  # told at the end, when the mirror is tried again
-
-    def finish(self, status: str, report: Path | None = None) -> Mirrored:
-        """Complete the mirror, close the pipeline's run with `status`, and say where it is; ResourceError if MLflow cannot be reached."""
-        if self._thread.is_alive():
+    def _close(self, status: str) -> None:
+        if self._thread is None:  # nothing was to run: the journal as it is, or one made from records
+            keep_journal(self.built, self.store, status)
+            self.process.write(self.built.run_directory, self.address)
+        else:
+            self._events.put(Event(Kind.CLOSED, time.time(), status=status))
             self._events.put(None)
             self._thread.join()
-        if self.failure is not None:
-            self._mirror = None  # what was last sent may have arrived or not: look again
-        try:
-            place = self._complete(status, report)
-        except Exception as error:
-            raise ResourceError(
-                f"MLflow at {self.uri} could not be written ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
-                f"All results are stored in {self.store.root}; run the same command again to mirror them"
-            ) from error
-        if status == "FINISHED":
-            self.built.run_directory.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(self.built.run_directory / MARKER, {"identity": self.built.identity, **place.__dict__})
-        return place
+            self.process.hurry()
 
-    def _complete(self, status: str, report: Path | None) -> Mirrored:
-        mirror = self._open()
-        began, ended = (time.time(), time.time()) if self._thread.ident else mirror.times()
-        pipeline = mirror.open(began)
-        mirror.everything()
-        if report is not None and report.exists():
-            mirror.book.client.log_artifacts(pipeline, str(report), "report")
-        mirror.close(status, ended)
-        return Mirrored(self.uri, mirror.book.experiment_id, pipeline, tuple(mirror.compared_runs()), tuple(mirror.track_runs()))
+    def _wait(self, deadline: float, say: Callable[[str], None]) -> None:
+        patience = min(deadline, time.monotonic() + PATIENCE_SECONDS)
+        if not self.process.wait(patience - time.monotonic()) and (left := deadline - time.monotonic()) > 0:
+            say(f"waiting up to {left:.0f} s for MLflow at {self.uri}; Ctrl-C leaves it to `sync`")
+            self.process.wait(left)
+
+    def _keep(self, opened: Event) -> None:
+        """The journal's thread: one flush for all events that came meanwhile, and an eye on the process that writes MLflow."""
+        try:
+            journal = Journal(journal_file(self.built.run_directory))
+            journal.close_left_open()
+            journal.append([opened])
+            self.process.write(self.built.run_directory, self.address)
+            write_environment(self.built.run_directory)
+            ended = False
+            while not ended:
+                batch = list(self._batch())
+                ended = None in batch
+                journal.append([event for event in batch if event is not None])
+                self.process.keep_alive()
+            journal.close()
+        except OSError as error:  # told at the end; the work itself fails if the disk is full
+            self._failure = error
+
+    def _batch(self) -> Iterator[Event | None]:
+        """The events that are there; waits a moment for the first."""
+        try:
+            yield self._events.get(timeout=LOOK_SECONDS)
+            for _ in range(BATCH):
+                yield self._events.get_nowait()
+        except queue.Empty:
+            return
+
+    def _tracked(self, written: Written | None) -> Tracked:
+        name = self.built.name
+        if self._failure is not None:
+            return Tracked(None, f"the journal in {journal_file(self.built.run_directory).parent} could not be written ({self._failure})")
+        if written is None or written.place is None:
+            events = waiting(self.built.run_directory, written)
+            reason = self.process.trouble or "it has not answered yet"
+            command = shlex.join(["python", "-m", "pipeline", "sync", name, "--workspace", str(self.built.workspace)])
+            return Tracked(None, f"{events} events wait for MLflow at {self.uri} ({reason}); once it answers: {command}")
+        return Tracked(written.place, refused_line(self.built.run_directory, written))
+
+
+def keep_journal(built: Built, store: Store, status: str | None = None) -> None:
+    """See that the journal of a run that nobody runs ends with a closed attempt, with `status` where one is given.
+
+    Where there is no journal, as of runs from before there were any, its times are those of the records.
+    """
+    path = journal_file(built.run_directory)
+    journal = Journal(path)
+    journal.close_left_open()
+    last = last_event(path) if last_opened(path) == built.identity else None
+    if last is None or (status is not None and last.status != status):
+        records = [record for step in built.steps if (record := store.by_key(step.key)) is not None]
+        began = ended = time.time()
+        if last is None and records:
+            began, ended = min(record.content["started"] for record in records), max(record.content["finished"] for record in records)
+        ending = status or ("KILLED" if needed(built.targets, store) else "FINISHED")
+        journal.append([Event(Kind.OPENED, began, identity=built.identity), Event(Kind.CLOSED, ended, status=ending)])
+    journal.close()
+
+
+def waiting(run_directory: Path, written: Written | None) -> int:
+    """How many events MLflow may lack."""
+    return sum(1 for _ in read_events(journal_file(run_directory), 0 if written is None else written.offset))
+
+
+def refused_line(run_directory: Path, written: Written) -> str:
+    """What MLflow refused for good, as a line for the user; empty where it took everything."""
+    if not written.refused:
+        return ""
+    what, why = next(iter(read_refused(run_directory).items()))
+    place = journal_file(run_directory).with_name(REFUSED_FILE)
+    return f"MLflow refused {written.refused} of the run's entries for good, e.g. {what} ({why}); see {place}"
+
+
+def mark(built: Built, place: Mirrored) -> None:
+    """Leave where a finished run stands in MLflow, completely."""
+    built.run_directory.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(built.run_directory / MARKER, {"identity": built.identity, **asdict(place)})
 
 
 def already_mirrored(built: Built) -> Mirrored | None:
@@ -114,7 +189,8 @@ def already_mirrored(built: Built) -> Mirrored | None:
         return None
     content = json.loads(marker.read_text())
     uri = tracking_uri(built.config.tracking.uri, built.workspace)
-    if content.pop("identity") != built.identity or content["uri"] != uri or not sqlite_has_run(uri, content["pipeline_run"]):
+    same = (content.pop("identity"), content["uri"]) == (built.identity, without_secrets(uri))
+    if not same or not sqlite_has_run(uri, content["pipeline_run"]):
         return None
     compared, tracks = tuple(content["compared"]), tuple(content["tracks"])
-    return Mirrored(uri, content["experiment"], content["pipeline_run"], compared, tracks)
+    return Mirrored(content["uri"], content["experiment"], content["pipeline_run"], compared, tracks)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 STAGES_VIEW, CURVES_VIEW, RUNS_VIEW = "mergeline-stages", "mergeline-curves", "mergeline-runs"
 GROUPS = ("average", "held_out", "stream")
-MEASURES = ("learning/own", "forgetting/stream", "drift/held_out", "transfer/backward", "transfer/forward")
+MEASURES = ("learning/own", "forgetting/stream", "drift/held_out", "transfer/backward", "transfer/forward", "intransigence/stream")
+CHANGE = "change/average"
+"""What the last merge changed, on the same samples."""
 
-OVERVIEW = "^(acc|learning|forgetting|drift)/(average|held_out|stream|own)$"
+OVERVIEW = "^(acc|learning|forgetting|drift|intransigence)/(average|held_out|stream|own)$"
 """The charts shown first; clearing the search box above them shows all, task by task."""
 
 
@@ -20,7 +22,7 @@ def saved_views(tasks: Sequence[str]) -> dict[str, str]:
     views = {
         STAGES_VIEW: _view("Models before and after each merge", "evaluation", scores, []),
         CURVES_VIEW: _view("Curves over the stages", "track", [*scores[:3], *MEASURES], []),
-        RUNS_VIEW: _view("Whole runs, last stage", "pipeline", [*scores[:3], *MEASURES], ["merge", "seed", "training"]),
+        RUNS_VIEW: _view("Whole runs, last stage", "pipeline", [*scores[:3], CHANGE, *MEASURES], ["merge", "seed"]),
     }
     return {f"mlflow.sharedViewState.{key}": view for key, view in views.items()}
 

@@ -2,21 +2,30 @@
 
 import hashlib
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
-from foundation.files import write_json_atomic
-from pipeline.config.experiment import Built, build
+import yaml
+
+from foundation.files import write_atomic, write_json_atomic
+from pipeline.config.experiment import EXPERIMENT_FILE, Built, build
 from pipeline.graph.history import HistoryLog
+from pipeline.results import rows, write_rows
 from pipeline.step import Outcome, Step
 from pipeline.steps import Evaluate, FineTune, Fisher, Merge
 from pipeline.store import Store
 from pipeline.tracking.book import Book
 from pipeline.tracking.mirror import Mirror
+from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.writing.writer import Writer
+from pipeline.tracking.writing.written import Job, Written, read_written
 
 TINY = Path(__file__).parent / "tiny.yaml"
 REPOSITORY = Path(__file__).parents[2]
 START = 1_700_000_000.0
+POINTS = (2, 4, 6)
 Dump = dict[str, Any]
 Whole = tuple[Built, Store, Mirror, Dump]
 
@@ -38,10 +47,14 @@ def write_record(store: Store, step: Step, started: float) -> None:
         (checkpoint / "model.safetensors").write_bytes(hashlib.sha256(step.key.encode()).digest() * 32)
         (checkpoint / "config.json").write_text("{}")
         log = HistoryLog(directory / "history.jsonl", step.key)
-        for point in (2, 4, 6) if isinstance(step, FineTune) else ():
-            log(point, {"train/loss": 1 / point, "train/learning_rate": 1e-3})
+        for point in POINTS if isinstance(step, FineTune) else ():
+            log(point, loss(point))
         outcome = Outcome(checkpoint, {"seconds_of_training": 1.5}, _details(step))
     store.finish(step, outcome, {"started": started, "finished": started + 5, "seconds": 5.0, "versions": {"python": "3"}})
+
+
+def loss(point: int) -> dict[str, float]:
+    return {"train/loss": 1 / point, "train/learning_rate": 1e-3}
 
 
 def _score(number: int) -> dict[str, float]:
@@ -61,8 +74,50 @@ def make(workspace: Path, file: Path = TINY, *overrides: str, steps: int | None 
     built = build(file, [f"workspace={workspace}", *overrides])
     store = Store(workspace / "store")
     for index, step in enumerate(built.steps[:steps]):
-        write_record(store, step, START + 10 * index)
+        if store.by_key(step.key) is None:  # of another experiment in the same workspace
+            write_record(store, step, START + 10 * index)
+    leave(built)
     return built, store
+
+
+def work(tracker: Tracker, store: Store, step: Step, started: float, pause: float = 0) -> None:
+    """What a run tells its tracker of one step: its points while it works, that it is stored."""
+    if isinstance(step, FineTune):
+        log = HistoryLog(store.begin(step) / "history.jsonl", step.key, tracker)
+        for point in POINTS:
+            log(point, loss(point))
+            time.sleep(pause)
+    write_record(store, step, started)
+    tracker.done(step)
+
+
+class Standing:
+    """A parent that stays, and has no time to wait."""
+
+    def __init__(self, pauses: int = 1000) -> None:
+        self.gone = threading.Event()
+        self.pauses = pauses
+
+    def pause(self, seconds: float) -> bool:
+        self.pauses -= 1
+        if not self.pauses:
+            self.gone.set()
+        return False
+
+
+def write(built: Built, database: Path, whole: bool = False, pauses: int = 1000) -> Written:
+    """Have the run's journal written to a database, to its end or for so many pauses."""
+    Writer(Job(str(built.run_directory), "s", f"sqlite:///{database}", whole), Standing(pauses)).run()  # type: ignore[arg-type]
+    written = read_written(built.run_directory)
+    assert written is not None
+    return written
+
+
+def leave(built: Built) -> None:
+    """What a run leaves in its directory before anything else: its experiment and its rows."""
+    built.run_directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(built.run_directory / EXPERIMENT_FILE, yaml.safe_dump(built.resolved, sort_keys=False, allow_unicode=True))
+    write_rows(built.run_directory, rows(built.milestones, built.config.recipe), built.identity)
 
 
 def open_mirror(built: Built, store: Store, database: Path) -> Mirror:
@@ -70,11 +125,11 @@ def open_mirror(built: Built, store: Store, database: Path) -> Mirror:
 
 
 def complete(mirror: Mirror) -> None:
-    """What the tracker does at the end of a finished run."""
-    began, ended = mirror.times()
-    mirror.open(began)
+    """What the process that writes does at the end of a finished run, whose times are those of its records."""
+    records = [record for step in mirror.built.steps if (record := mirror.store.by_key(step.key)) is not None]
+    mirror.open(min(record.content["started"] for record in records))
     mirror.everything()
-    mirror.close("FINISHED", ended)
+    mirror.close("FINISHED", max(record.content["finished"] for record in records))
 
 
 def dump(mirror: Mirror) -> Dump:
@@ -101,7 +156,7 @@ def dump(mirror: Mirror) -> Dump:
         scores = sorted((metric.key, metric.step, metric.value, metric.dataset_name) for metric in model.metrics or [])
         found.setdefault(model.model_id, []).append([model.name, str(model.status), model.params, model.tags, scores, model.source_run_id])
     assert all(len(entries) == 1 for entries in found.values())
-    text = json.dumps(found, sort_keys=True)
+    text = json.dumps(found, sort_keys=True).replace(f"/experiments/{experiment}/", "/experiments/ours/")
     for name, key in names.items():
         text = text.replace(name, key)
     keys = [names[identifier] for identifier in found]

@@ -21,7 +21,7 @@ def tracked(workspace: Path) -> dict[str, object]:
         models = connection.execute("select name, status from logged_models").fetchall()
         points = connection.execute(
             "select runs.name, key, step, count(*) from metrics join runs using (run_uuid) "
-            "where key not like 'total/%' group by run_uuid, key, step"
+            "where key not like 'total/%' and key not like 'system/%' group by run_uuid, key, step"
         ).fetchall()
     return {"runs": sorted(runs), "models": sorted(models), "points": sorted(points)}
 
