@@ -1,10 +1,12 @@
-"""Where a checkpoint comes from and what came of it, as plain data: models, and which was made from which as what.
+"""Where a checkpoint comes from and what came of it, as plain data: models, which was made from which as what, and from which data.
 
-Read from a store's records alone, without the experiment (`read_lineage`), or from MLflow alone (`pipeline/tracking/ancestry.py`). A model
-is known by its step's key, by the digest of its files (a copy of the directory is found too), or by its place.
+Read from a store's records alone, without the experiment (`read_lineage`), or from MLflow alone (`pipeline/tracking/ancestry.py`). Which
+model a text names is found in `pipeline/lineage_names.py`.
 """
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +14,19 @@ from typing import Any
 
 from evaluators.scores import whole_tasks
 from foundation.errors import InputError
-from foundation.files import directory_manifest, manifest_digest
-from foundation.hints import nearest
+from pipeline.step import canonical
 from pipeline.store import Record, Store
+from tasks.digits import DigitsTask
 
 SHOWN = 12
 """Characters of a digest that people are shown."""
 
 ASKING = ("evaluate", "ask")
 """The kinds of steps that score a model."""
+
+LEARNED, REHEARSED, MEASURED = "learned", "rehearsed", "measured"
+USES = {"task": LEARNED, "sets": LEARNED, "texts": LEARNED, "images": LEARNED, "earlier": REHEARSED}
+"""Field of a step that learns or measures -> what the data in it are for."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,29 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class Data:
+    """A data set that a model rests on: its name, a digest of its identity (as MLflow carries it), and what it was for.
+
+    `use`: learned, rehearsed beside what was learned, or measured (statistics by which a merge weighs).
+    """
+
+    name: str
+    digest: str
+    use: str
+
+    @property
+    def said(self) -> str:
+        """Its name, and what it was for where that was not to learn."""
+        return self.name if self.use == LEARNED else f"{self.name} ({self.use})"
+
+
+@dataclass(frozen=True)
 class Model:
     """One checkpoint: how it was made and from what, SHA-256 over its files, where it lies, when it was done, by which code.
 
-    `helpers`: what was measured to make it (a search, Fisher information). `score`: the mean over all tasks of its newest evaluation, on
-    the test split if there is one; None where it was not asked.
+    `how` tells it in a line, `method`, `weights` (role -> weight), `data` and `seed` tell it to programs. `helpers`: what was measured to
+    make it (a search, Fisher information). `release` and `commit` are the code's. `score`: the mean over all tasks of its newest
+    evaluation, on the test split if there is one; None where it was not asked.
     """
 
     key: str
@@ -48,11 +72,22 @@ class Model:
     finished: float
     commit: str
     score: float | None = None
+    data: tuple[Data, ...] = ()
+    method: str = ""
+    weights: tuple[tuple[str, str], ...] = ()
+    seed: int | None = None
+    release: str = "unknown"
 
     @property
     def kind(self) -> str:
         """The kind of step that made it."""
         return self.key.partition("-")[0]
+
+    @property
+    def code(self) -> str:
+        """The version of the code that made it: the commit, with a + where files differed from it, else the release."""
+        changed = "+" if self.commit.endswith("+") else ""
+        return self.commit.removesuffix("+")[:SHOWN] + changed if self.commit != "unknown" else self.release
 
 
 @dataclass(frozen=True)
@@ -69,6 +104,23 @@ class Lineage:
         """The models that were made from a model, by the time they were made; each with the role that it had in them."""
         return self._children.get(key, ())
 
+    def learners(self, name: str, digests: Collection[str] = ()) -> tuple[Parent, ...]:
+        """The models that rest on the data set `name` themselves (of these digests, if given), by time; each with what it was for."""
+        ordered = sorted(self.models.values(), key=lambda model: (model.finished, model.key))
+        meant = {
+            model.key: [each for each in model.data if each.name == name and each.digest in (digests or (each.digest,))]
+            for model in ordered
+        }
+        return tuple(Parent(", ".join(dict.fromkeys(each.use for each in found)), key) for key, found in meant.items() if found)
+
+    def data_sets(self) -> dict[str, tuple[str, ...]]:
+        """Name -> digests of every data set that a model rests on."""
+        found: dict[str, dict[str, None]] = {}
+        for _, model in sorted(self.models.items()):
+            for each in model.data:
+                found.setdefault(each.name, {})[each.digest] = None
+        return {name: tuple(digests) for name, digests in sorted(found.items())}
+
     @cached_property
     def _children(self) -> dict[str, tuple[Parent, ...]]:
         found: dict[str, list[Parent]] = {}
@@ -76,6 +128,18 @@ class Lineage:
             for parent in child.parents:
                 found.setdefault(parent.key, []).append(Parent(parent.role, child.key))
         return {key: tuple(children) for key, children in found.items()}
+
+
+def reached(lineage: Lineage, key: str, down: bool) -> list[str]:
+    """`key` and all that it rests on (or that rests on it), each once; what is not known any more is left out."""
+    found, waiting = {key: None}, [key]
+    while waiting:
+        at = waiting.pop()
+        for each in lineage.below(at) if down else lineage.above(at):
+            if each.key not in found and each.key in lineage.models:
+                found[each.key] = None
+                waiting.append(each.key)
+    return list(found)
 
 
 def read_lineage(root: Path) -> Lineage:
@@ -95,8 +159,57 @@ def model_of(record: Record, known: Mapping[str, Record], score: float | None) -
     made = tuple(each for each in read if each.key not in known or known[each.key].checkpoint is not None)
     helpers = tuple(each for each in read if each not in made)
     content = record.content
-    commit = content["versions"].get("commit", "unknown")
-    return Model(record.key, how_made(record), made, helpers, record.digest, str(record.checkpoint), content["finished"], commit, score)
+    details, versions = content["details"], content["versions"]
+    measured = [Data(each.name, each.digest, MEASURED) for helper in helpers for each in data_of(known[helper.key])]
+    return Model(
+        key=record.key,
+        how=how_made(record),
+        parents=made,
+        helpers=helpers,
+        digest=record.digest,
+        place=str(record.checkpoint),
+        finished=content["finished"],
+        commit=versions.get("commit", "unknown"),
+        score=score,
+        data=tuple(dict.fromkeys([*data_of(record), *measured])),
+        method=method_of(record),
+        weights=tuple(sorted(details.get("sources", {}).items())),
+        seed=details.get("seed"),
+        release=versions.get("mergeline", "unknown"),
+    )
+
+
+def data_of(record: Record) -> tuple[Data, ...]:
+    """The data that a step learned from or measured on, by its record: of a mixture each of its tasks. A question asked is none of them."""
+    fields = record.content["spec"]["fields"]
+    if record.content["kind"] in (*ASKING, "search"):
+        return ()
+    if isinstance(recipe := fields.get("recipe"), dict) and recipe.get("class") == "DigitsPretraining":
+        tasks = (DigitsTask(name, data_seed=fields["seed"]) for name, _ in recipe["samples"])
+        return tuple(Data(task.name, data_digest(canonical(task, "task")), LEARNED) for task in tasks)
+    found = dict.fromkeys(
+        Data(_data_name(each), data_digest(each), use) for field, use in USES.items() for each in _sets_in(fields.get(field))
+    )
+    return tuple(found)
+
+
+def data_digest(told: Any) -> str:
+    """The identity of a data set, as a record tells it, in the 32 characters that MLflow allows for a data set's digest."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
+
+
+def _sets_in(value: Any) -> Iterator[dict[str, Any]]:
+    """The data sets in a field of a record's spec; of a mixture those that it mixes."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _sets_in(each)
+    elif isinstance(value, dict) and "class" in value:
+        yield from _sets_in(value["tasks"]) if value["class"] == "MixedTask" else [value]
+
+
+def _data_name(told: Mapping[str, Any]) -> str:
+    """What a data set is called: its name, else its benchmark, else its class."""
+    return str(next((told[field] for field in ("name", "benchmark") if isinstance(told.get(field), str)), told["class"]))
 
 
 def scores_of(known: Mapping[str, Record]) -> dict[str, float]:
@@ -105,7 +218,12 @@ def scores_of(known: Mapping[str, Record]) -> dict[str, float]:
     for record in sorted(known.values(), key=lambda record: (record.content["details"].get("split") == "test", record.content["finished"])):
         if record.content["kind"] in ASKING:
             newest |= {parent.key: record for parent in parents_of(record)}
-    return {key: mean_score({name: score["accuracy"] for name, score in record.metrics.items()}) for key, record in newest.items()}
+    return {key: score_of(record) for key, record in newest.items()}
+
+
+def score_of(record: Record) -> float:
+    """The mean score in the record of an evaluation."""
+    return mean_score({name: score["accuracy"] for name, score in record.metrics.items()})
 
 
 def mean_score(scores: Mapping[str, float]) -> float:
@@ -140,37 +258,12 @@ def _steps_in(value: Any, role: str) -> Iterator[tuple[str, str]]:
             yield from _steps_in(item[1], item[0]) if named else _steps_in(item, role)
 
 
-def find_model(lineage: Lineage, text: str) -> str:
-    """The key of the step that made the model `text` names: a key or the beginning of one, a digest, or a directory.
-
-    A directory outside the store is known by the digest of its files. Raises InputError where nothing, or more than one model, is meant.
-    """
-    place = Path(text).expanduser()
-    if place.is_dir():
-        return by_place(lineage, place.resolve())
-    wanted = text.removeprefix("sha256:")
-    found = [key for key, model in lineage.models.items() if key.startswith(text) or (len(wanted) >= 6 and model.digest.startswith(wanted))]
-    if len(found) == 1 or text in found:
-        return text if text in found else found[0]
-    if found:
-        raise InputError(f"{text!r} begins the names of {len(found)} models, e.g. {found[0]} and {found[1]}; write more of it")
-    close = nearest(text, list(lineage.models))
-    advice = f"did you mean {close!r}? " if close else ""
-    raise InputError(f"no model here is called {text!r}; {advice}give a step's key, sha256:… or a checkpoint's directory")
-
-
-def by_place(lineage: Lineage, place: Path) -> str:
-    """The key of the step whose checkpoint lies at `place`, or has the same files."""
-    for model in lineage.models.values():
-        if Path(model.place).exists() and Path(model.place).resolve() == place:
-            return model.key
-    if not (place / "config.json").is_file():
-        raise InputError(f"{place} has no config.json, so it is no checkpoint; name a checkpoint's directory, a step's key or sha256:…")
-    digest = manifest_digest(directory_manifest(place))
-    for model in lineage.models.values():
-        if model.digest == digest:
-            return model.key
-    raise InputError(f"{place} (sha256:{digest[:SHOWN]}) is no checkpoint that is known here, nor a copy of one; name its --workspace")
+def method_of(record: Record) -> str:
+    """By what a model was made: a merge's method, a fine-tuning's strategy, else the kind of step."""
+    details, kind = record.content["details"], record.content["kind"]
+    if "rule" in details:
+        return f"wise_ft, alpha by the {details['rule']} rule"
+    return str(details.get("method") or details.get("strategy") or kind)
 
 
 def how_made(record: Record) -> str:
@@ -178,7 +271,7 @@ def how_made(record: Record) -> str:
     details, kind = record.content["details"], record.content["kind"]
     if "sources" in details:
         roles = ", ".join(f"{name} {role}" for name, role in details["sources"].items())
-        return f"merged by {details.get('method', kind)}: {roles}"
+        return f"merged by {method_of(record)}: {roles}"
     if "task" in details and "trained_on" in details:
         length = f"{details['max_steps']} steps" if details.get("max_steps") else f"{details.get('epochs', 1):g} epochs"
         told = [" + ".join(details["trained_on"]), length, f"rate {details['learning_rate']:g}", f"seed {details.get('seed', '?')}"]
@@ -186,6 +279,9 @@ def how_made(record: Record) -> str:
         return f"learned {details['task']}: {', '.join([*told, *([strategy] if strategy != 'fine_tuning' else [])])}"
     if "sets" in details and "objectives" in details:
         return f"learned {', '.join(details['objectives'])} on {', '.join(details['sets'])}, seed {details.get('seed', '?')}"
+    if kind == "pretrain":
+        steps = sum(details.get(phase, {}).get("steps", 0) for phase in ("tower", "language"))
+        return f"made here: {f'{steps} steps, ' if steps else ''}seed {details.get('seed', '?')}"
     if kind == "pretrained":
         return f"was there before: {details.get('place', '')}" + (f" at {details['commit'][:SHOWN]}" if details.get("commit") else "")
     if kind == "chosen":

@@ -6,15 +6,23 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+MODEL = "A checkpoint's directory (or a copy), a step's key, sha256:…, a run's name, MLflow's m-…, run id or models:/NAME@latest-merged."
+
 
 def lineage(
-    model: Annotated[str, typer.Argument(help="A checkpoint's directory (or a copy), a step's key, or sha256:…", show_default=False)],
+    model: Annotated[str, typer.Argument(help=MODEL, show_default=False)] = "",
     workspace: Annotated[Path, typer.Option(help="Where the store lies.")] = Path(),
     tracking: Annotated[str | None, typer.Option(help="Ask this MLflow alone (http://…, sqlite:///…), without a store.")] = None,
-    down: Annotated[bool, typer.Option("--down", help="What came of the model, not where it comes from.")] = False,
+    down: Annotated[
+        bool, typer.Option("--down", help="What came of the model (or of the data set of that name), not where it is from.")
+    ] = False,
+    data: Annotated[
+        str | None, typer.Option(help="A data set, by name or digest: every model that learned from it, and what came of those.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw it too, as a PNG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Show where a checkpoint comes from: methods, weights, data, seeds and code, down to the base; or what came of it."""
-    from pipeline.command.lineage import show_lineage
+    """Show where a checkpoint comes from: methods, weights, data, seeds and code, down to the base; or what came of it or of a data set."""
+    from pipeline.command.lineage import Asked, show_lineage
 
-    show_lineage(model, workspace, tracking, down, picture, Console())
+    show_lineage(Asked(model, workspace, tracking, down, data), picture, as_json, Console())

@@ -1,17 +1,21 @@
 """The lineage of a checkpoint, read from records: up to the base, down to all that came of it; found by place, copy, digest and key."""
 
+import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import ended
-from mirrored import Whole, make
+from mirrored import TINY, make
+from PIL import Image
 
 from foundation.errors import InputError
-from pipeline.lineage import Lineage, find_model, read_lineage
-from pipeline.report.lineage_picture import draw_lineage, placed, reached
-from pipeline.tracking.ancestry import tracked_lineage
+from pipeline.config.experiment import build
+from pipeline.lineage import Lineage, Parent, reached, read_lineage
+from pipeline.lineage_names import find_data, find_model, runs_of
+from pipeline.report.lineage_picture import HEIGHT, WIDTH, corners, draw_lineage, placed
+from pipeline.tracking.lineage import ancestors_of, parents_of
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +91,15 @@ def test_how_it_was_made(lineage: Lineage, last: str) -> None:
     assert lineage.models[tuned].how.startswith("learned count: ")
 
 
-def test_the_picture_puts_every_model_to_the_right_of_what_it_is_made_from(lineage: Lineage, last: str) -> None:
+def test_the_picture_puts_every_model_below_what_it_is_made_from(lineage: Lineage, last: str) -> None:
     keys = reached(lineage, last, down=False)
     places = placed(lineage, keys)
     assert len(set(places.values())) == len(keys) == 5
     assert all(places[parent.key][0] < places[key][0] for key in keys for parent in lineage.above(key))
+    at = corners(lineage, keys)
+    assert all(at[parent.key][1] < at[key][1] for key in keys for parent in lineage.above(key))
+    inside = [(a, b) for a in keys for b in keys if a < b and abs(at[a][0] - at[b][0]) < WIDTH and abs(at[a][1] - at[b][1]) < HEIGHT]
+    assert not inside
     assert draw_lineage(lineage, last, down=False) == draw_lineage(lineage, last, down=False)
 
 
@@ -106,30 +114,6 @@ def test_the_command(workspace: Path, last: str, capsys: pytest.CaptureFixture[s
     assert ended(capsys, "lineage", last, "--workspace", workspace, "--picture", tmp_path / "lineage.svg").code == 2
 
 
-def test_mlflow_alone_tells_the_same(whole: Whole, last: str) -> None:
-    """Another workspace of the same experiment: keys, digests and scores are equal, so are the trees."""
-    _, store, mirror, _ = whole
-    by_records, by_mlflow = read_lineage(store.root), tracked_lineage(mirror.book.client.tracking_uri)
-    mirrored = {key: by_records.models[key] for key in by_mlflow.models}
-    assert len(mirrored) == len(by_records.models) == 5
-    for key, model in mirrored.items():
-        told = by_mlflow.models[key]
-        assert told.score == pytest.approx(model.score, abs=1e-6)  # MLflow is given six places
-        assert replace(told, score=None) == replace(model, score=None)
-
-
-def test_a_tracking_database_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no file .*none\.db"):
-        tracked_lineage(f"sqlite:///{tmp_path / 'none.db'}")
-    assert not (tmp_path / "none.db").exists()
-
-
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("targets: [parity]\n" * 20)
-    with pytest.raises(InputError, match=r"is no database of MLflow \(file is not a database\)"):
-        tracked_lineage(f"sqlite:///{tmp_path / 'mlflow.db'}")
-
-
 @pytest.mark.parametrize(("picture", "code"), [("file/x.png", 2), ("/proc/none/x.png", 4)])
 def test_a_picture_that_cannot_be_written_is_refused(
     workspace: Path, last: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, picture: str, code: int
@@ -138,3 +122,76 @@ def test_a_picture_that_cannot_be_written_is_refused(
     result = ended(capsys, "lineage", last, "--workspace", workspace, "--picture", tmp_path / picture)
     assert result.code == code
     assert "--picture" in result.err
+
+
+def test_a_run_s_name_or_directory_means_what_it_ends_with(workspace: Path, lineage: Lineage, last: str, tmp_path: Path) -> None:
+    runs = runs_of(workspace)
+    assert runs == {"tiny": [("wise_ft, seed 0", last)]}
+    for text in ("tiny", str(workspace / "runs" / "tiny")):
+        assert find_model(lineage, text, runs) == last
+    several = {"both": [("a, seed 0", "merge-1"), ("b, seed 0", "merge-2")]}
+    with pytest.raises(
+        InputError, match=r"both ends with 2 models; name one of them by its key:\n  a, seed 0: merge-1\n  b, seed 0: merge-2"
+    ):
+        find_model(lineage, "both", several)
+
+
+def test_a_data_set_leads_to_every_model_that_learned_from_it(lineage: Lineage) -> None:
+    """The base has seen a few of `count` too; the fine-tune of stage 2 learned it, and one merge came of that."""
+    name, digests = find_data(lineage, "count") or ("", ())
+    assert name == "count"
+    assert find_data(lineage, digests[0][:10]) == (name, digests)
+    assert find_data(lineage, "counting") is None
+    kinds_of = [(each.role, each.key.partition("-")[0]) for each in lineage.learners("count")]
+    assert kinds_of == [("learned", "pretrain"), ("learned", "finetune")]
+    tuned = lineage.learners("count")[1].key
+    assert [each.name for each in lineage.models[tuned].data] == ["count"]
+    assert lineage.learners("count", digests) == lineage.learners("count")
+    assert lineage.learners("count", ["0" * 32]) == ()
+    assert [each.partition("-")[0] for each in reached(lineage, tuned, down=True)] == ["finetune", "merge"]
+
+
+def test_rehearsed_and_measured_data_count_too(tmp_path: Path) -> None:
+    make(tmp_path / "replay", TINY, "strategy=replay")
+    make(tmp_path / "ewc", TINY, "strategy=ewc")
+    for strategy, uses in (("replay", ["learned", "rehearsed"]), ("ewc", ["learned", "measured"])):
+        found = read_lineage(tmp_path / strategy / "store").learners("parity")
+        assert [each.role for each in found if each.key.startswith("finetune-")] == uses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "Missing argument 'MODEL'"),
+        (["tiny", "--data", "count"], 2, "both a model"),
+        (["--data", "cuont"], 3, "did you mean 'count'"),
+        (["count"], 3, "count is no model but a data set; see what came of it with --data count"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    workspace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
+) -> None:
+    done = ended(capsys, "lineage", *arguments, "--workspace", workspace)
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+
+
+def test_every_kind_of_merge_tells_what_it_was_made_from_as_what(tmp_path: Path) -> None:
+    for alpha in ("alpha={adaptive: {rule: isotropic}}", "alpha={search: {points: 3, samples: 8}}", "alpha=0.5"):
+        built = build(TINY, [f"workspace={tmp_path}", alpha])
+        merged = built.milestones[-1].model
+        roles = {parent.key: role for parent, (role, child) in ancestors_of(merged).items() if child.key == merged.key}
+        assert {"previous", "tuned"} <= set(roles.values()), alpha
+        assert set(roles) == {parent.key for parent in parents_of(merged)}
+
+
+def test_a_very_long_picture_is_drawn(lineage: Lineage, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer dots per inch: a picture of any number of models can be made and opened."""
+    monkeypatch.setattr("pipeline.report.lineage_picture.MOST_DOTS", 1000)
+    model = lineage.models[last]
+    chain = {
+        f"merge-{n}": replace(model, key=f"merge-{n}", finished=float(n), parents=(Parent("start", f"merge-{n - 1}"),)) for n in range(30)
+    }
+    width, height = Image.open(io.BytesIO(draw_lineage(Lineage(chain), "merge-29", down=False))).size
+    assert 990 <= height <= 1000
+    assert 0 < width < height
