@@ -16,37 +16,65 @@ from pipeline.reports import has_families, print_report, report_of, stages_repor
 from pipeline.results import RUN_FILE, all_scores, read_rows, rows
 from pipeline.runner import Finished
 from pipeline.store import Store
+from pipeline.tracking.backend import without_password
 from pipeline.tracking.links import compare_runs, ui_base, view_page
 from pipeline.tracking.views import CURVES_VIEW, STAGES_VIEW
 
 
 def print_finished(built: Built, finished: Finished, console: Console, arguments: list[str]) -> None:
-    """Tables, places and the next commands."""
+    """Tables, places and the next commands; a line of its own where MLflow lacks some of the run."""
     store = Store(built.workspace / "store")
     console.print()
     print_report(rows(built.milestones, built.config.recipe), store, console, finished.paired)
-    mirrored = finished.mirrored
-    base = ui_base(mirrored.uri)
-    side_by_side = compare_runs(base, mirrored.experiment, mirrored.compared)
-    if len(mirrored.compared) > 2:  # several arms: the table of all asked models
-        side_by_side = view_page(base, mirrored.experiment, STAGES_VIEW)
     page = finished.report / PAGE_FILE
     lines = [
         "",
         f"checkpoints  {_shown(built.run_directory / 'checkpoints')}",
         f"report       {_shown(page) + ' and ' if page.exists() else ''}{_shown(finished.report / 'report.md')}",
-        f"compare      {side_by_side}",
-        f"curves       {view_page(base, mirrored.experiment, CURVES_VIEW, charts=True)}",
-        f"MLflow       python -m pipeline ui --workspace {_shown(built.workspace)}   (then open the links above)",
-        f"next         python -m pipeline run {shlex.join(_with_other_alpha(built, arguments))}   (what is the same is not done again)",
+        *_mlflow_lines(built, finished),
+        *_next_lines(built, arguments),
     ]
-    if not mirrored.uri.startswith("sqlite"):
-        lines = [line for line in lines if not line.startswith("MLflow")]
-    alphas = built.config.recipe == "wise_ft" and built.config.merge.plain
-    if not any(milestone.weights for milestone in built.milestones) or not alphas:
-        lines.pop()
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _mlflow_lines(built: Built, finished: Finished) -> list[str]:
+    """The pages that show the run, or why there are none yet."""
+    mirrored = finished.mirrored
+    lacking = [f"MLflow       {finished.lacking}"] if finished.lacking else []
+    if mirrored is None:
+        return lacking
+    base = ui_base(mirrored.uri)
+    side_by_side = compare_runs(base, [mirrored.experiment], mirrored.compared)
+    if len(mirrored.compared) > 2:  # several arms: the table of all asked models
+        side_by_side = view_page(base, mirrored.experiment, STAGES_VIEW)
+    curves = view_page(base, mirrored.experiment, CURVES_VIEW, charts=True)
+    lines = [f"side by side {side_by_side}", f"curves       {curves}"]
+    if mirrored.uri.startswith("sqlite"):
+        lines.append(f"MLflow       python -m pipeline ui --workspace {_shown(built.workspace)}   (then open the links above)")
+    return [*lines, *lacking]
+
+
+def _next_lines(built: Built, arguments: list[str]) -> list[str]:
+    """What to do next: compare before and after (with another run of the experiment where there is one), and run with another alpha."""
+    lines = []
+    if not any(milestone.family for milestone in built.milestones):
+        others = [path for path in sorted(built.run_directory.parent.glob("*")) if _same_experiment(built, path)]
+        words = [built.name, *(path.name for path in others[:1])]
+        told = "what differs from it, by which settings" if others else "what the merges changed, with intervals"
+        place = [] if built.workspace == Path.cwd() else ["--workspace", _shown(built.workspace)]
+        lines.append(f"compare      {shlex.join(['python', '-m', 'pipeline', 'compare', *words, *place])}   ({told})")
+    alphas = built.config.recipe == "wise_ft" and built.config.merge.plain
+    if any(milestone.weights for milestone in built.milestones) and alphas:
+        command = shlex.join(without_password(each) for each in _with_other_alpha(built, arguments))
+        lines.append(f"next         python -m pipeline run {command}   (what is the same is not done again)")
+    return lines
+
+
+def _same_experiment(built: Built, directory: Path) -> bool:
+    """Whether another run in the workspace has this one's name but for its overrides, and came to an end."""
+    named = directory.name == built.config.name or directory.name.startswith(f"{built.config.name}-")
+    return named and directory != built.run_directory and (directory / "report").is_dir()
 
 
 def _with_other_alpha(built: Built, arguments: list[str]) -> list[str]:
