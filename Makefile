@@ -8,7 +8,7 @@ CODE := foundation mergers tasks models trainers evaluators pipeline benchmarks 
 export PYTHONHASHSEED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo compare test quick chaos bench parity check format lint types layers clean
+.PHONY: help setup demo compare test integration packages quick chaos bench parity check format lint types layers clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,14 +28,31 @@ demo: $(READY)   ## five stages of learning and merging on real images, a few mi
 compare: $(READY) ## sequential against WiSE-FT, two learning rates, three seeds (half an hour and more)
 	$(BIN)/python -m pipeline run experiments/digits_compare.yaml
 
-test: $(READY)   ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15
+test: $(READY)   ## all tests but those of `make integration`
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15 -m 'not integration'
 
-chaos: $(READY)   ## kill -9 a run ten times and compare it with an undisturbed one
-	MERGELINE_KILLS=10 $(BIN)/python -m pytest -s tests/pipeline/test_kill.py tests/pipeline/test_search_kill.py
+# One process, because all of them share one server. What cannot be had here is skipped, and the summary says why.
+integration: .venv/.servers packages  ## tests that need servers: MLflow with users on PostgreSQL (a few minutes)
+	$(BIN)/python -m pytest -m integration -rs --durations=15
+
+packages:        ## the Debian packages that `make integration` needs, as root or with sudo; else it says what is missing
+	@sh tests/integration/packages.sh
+
+.venv/.servers: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[integration]'
+	touch $@
+
+KILLS ?= 100
+LONG := MERGELINE_CRASH_EVERY=1 MERGELINE_ACTOR_KILLS=20 MERGELINE_NODES=all MERGELINE_ROUNDS=20 MERGELINE_FUZZ=2000 MERGELINE_TYPOS=4 MERGELINE_SIGNALS=all
+
+chaos: $(READY)   ## every fault in its long form, with 100 kills of a whole run (two hours; in half an hour: KILLS=10)
+	$(LONG) $(BIN)/python -m pytest -s tests/faults
+	MERGELINE_KILLS=10 $(BIN)/python -m pytest -s tests/pipeline/test_search_kill.py
+	MERGELINE_KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/pipeline/test_kill.py
+	MERGELINE_KILLS=1 $(BIN)/python -m pytest -s tests/deploy/test_slurm_hosts.py
 
 quick: $(READY)  ## the tests that need no cluster and take no more than seconds
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not cluster'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not cluster and not integration'
 
 # The peer has an environment of its own. There, too, torch comes first.
 MERGELINE_MERGEKIT ?= $(CURDIR)/.bench/venv/bin
@@ -76,7 +93,7 @@ lmms: .harness/lmms_eval/.ready  ## lmms-eval in an environment of its own (a mi
 	.harness/lmms_eval/bin/python -c 'import torchvision' 2>/dev/null || .harness/lmms_eval/bin/pip uninstall --quiet --yes torchvision timm
 	touch $@
 
-check: format lint types layers test  ## what CI does
+check: format lint types layers test  ## what CI does, but for `make integration`
 
 format: $(READY)
 	$(BIN)/ruff format --check $(CODE)

@@ -20,10 +20,14 @@ from rich.console import Console
 from foundation.errors import ConfigError, Interrupted, MergelineError, ResourceError, interruption_in
 from pipeline.command.analyze_cli import app as analyze
 from pipeline.command.arguments import spread
+from pipeline.command.compare_cli import compare
 from pipeline.command.data import app as data
+from pipeline.command.doctor_cli import doctor
 from pipeline.command.evaluate_cli import evaluate
 from pipeline.command.lineage_cli import lineage
 from pipeline.command.search_cli import search
+from pipeline.command.submit_cli import submit
+from pipeline.command.sync_cli import sync
 
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What the system refuses for reasons that lie with the machine, not with this program."""
@@ -38,9 +42,13 @@ app = typer.Typer(
 
 app.add_typer(analyze, name="analyze")
 app.add_typer(data, name="data")
+app.command()(doctor)
+app.command()(compare)
 app.command()(evaluate)
 app.command()(lineage)
 app.command()(search)
+app.command()(submit)
+app.command()(sync)
 
 File = Annotated[Path, typer.Argument(help="The experiment's YAML file.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs laid over the file, e.g. alpha=0.3.", show_default=False)]
@@ -86,9 +94,7 @@ def plan(file: File, overrides: Overrides = None) -> None:
     print_plan(plan_steps(built, Store(built.workspace / "store")), console)
     for base in built.bases:
         console.print(base.describe(), highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"next: python -m pipeline run {shlex.join([str(file), *(overrides or [])])}", highlight=False, markup=False, soft_wrap=True
-    )
+    console.print(f"next: python -m pipeline run {repeated(file, overrides)}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -104,7 +110,7 @@ def validate(file: File, overrides: Overrides = None) -> None:
         from pipeline.command.validate import validate_experiment
 
         summary = validate_experiment(file, overrides or [])
-    typer.echo(f"{file}: {summary}\nnext: python -m pipeline plan {shlex.join([str(file), *(overrides or [])])}")
+    typer.echo(f"{file}: {summary}\nnext: python -m pipeline plan {repeated(file, overrides)}")
 
 
 @app.command()
@@ -228,6 +234,13 @@ def ui(
     from pipeline.command.ui import serve
 
     raise typer.Exit(serve(workspace.absolute(), port))
+
+
+def repeated(file: Path, overrides: list[str] | None) -> str:
+    """What a command was given, for the next one, without the passwords of addresses."""
+    from pipeline.tracking.backend import without_password
+
+    return shlex.join(without_password(each) for each in [str(file), *(overrides or [])])
 
 
 def check_workspace(workspace: Path) -> None:
