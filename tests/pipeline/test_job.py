@@ -1,8 +1,13 @@
-"""The same run as a Ray job: a head on loopback with token authentication, `ray job submit`, and what a job must refuse."""
+"""One run as jobs of a Ray cluster: `submit` and Ray's own command by turns, on a head on loopback with token authentication.
 
+The tests tell one story, in order: the run is joined and stopped, goes on, and is there already.
+"""
+
+import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -65,27 +70,106 @@ def wait_for(address: str) -> None:
     raise AssertionError("the head did not come up")
 
 
-def submit(head: tuple[str, dict[str, str]], *arguments: str) -> subprocess.CompletedProcess:
+def mergeline(head: tuple[str, dict[str, str]], *arguments: str, **changed: str) -> subprocess.Popen[str]:
+    """`submit` of the tiny run with one stage, started."""
     address, environment = head
-    command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", sys.executable, "-m", "pipeline", *arguments]
-    deadline = time.time() + 90
-    while True:
-        done = subprocess.run(command, env=environment, cwd=TINY.parents[2], capture_output=True, text=True, timeout=400)
-        if "No available agent" not in done.stderr or time.time() > deadline:  # the head answers before its agent does
-            return done
-        time.sleep(2)
+    command = [sys.executable, "-m", "pipeline", "submit", str(TINY), "tasks=[parity]", "--address", address, "--python", sys.executable]
+    return subprocess.Popen(
+        [*command, *arguments],
+        env={**environment, **changed},
+        cwd=TINY.parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
-def test_a_job_runs_the_experiment_and_its_exit_says_so(head: tuple[str, dict[str, str]], tmp_path: Path) -> None:
-    done = submit(head, "run", str(TINY), f"workspace={tmp_path}", "tasks=[parity]", "name=job")
+def said(process: subprocess.Popen[str]) -> str:
+    return process.communicate(timeout=300)[0]
+
+
+def asked(head: tuple[str, dict[str, str]], path: str) -> str:
+    """What the job server answers to whoever has the token."""
+    address, environment = head
+    request = urllib.request.Request(f"{address}{path}", headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.read().decode()
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+SECRET = "hunter2-hunter2"
+
+
+def test_a_submitted_run_is_joined_left_and_stopped_cleanly(head: tuple[str, dict[str, str]], workspace: Path) -> None:
+    secrets_here = {"MLFLOW_TRACKING_URI": f"http://ann:{SECRET}@127.0.0.1:1", "HF_TOKEN": SECRET}
+    at_once = [mergeline(head, f"workspace={workspace}", "--no-wait", **secrets_here) for _ in range(2)]  # two people, one job
+    submitted = "".join(said(each) for each in at_once)
+    assert [each.returncode for each in at_once] == [0, 0], submitted
+    assert submitted.count("submitted tiny-") == 1, submitted
+    joined, left = (mergeline(head, f"workspace={workspace}", **secrets_here) for _ in range(2))
+    deadline = time.time() + 120
+    while not records(workspace) and joined.poll() is None and time.time() < deadline:
+        time.sleep(0.2)
+    assert joined.poll() is None, said(joined)
+    left.send_signal(signal.SIGINT)
+    assert f"runs on.\nfollow: python -m pipeline submit {TINY}" in (told := said(left)), told
+    stopped = mergeline(head, f"workspace={workspace}", "--stop")
+    assert "stopped cleanly" in (told := said(stopped)), told
+    followed = said(joined)
+    assert (left.returncode, stopped.returncode, joined.returncode) == (5, 5, 5)
+    assert "runs already (" in followed
+    assert followed.count("error: stopped by SIGTERM") == 1
+    assert f"next: python -m pipeline submit {TINY} 'tasks=[parity]' workspace={workspace}" in followed
+    (job,) = json.loads(asked(head, "/api/jobs/"))
+    assert job["status"] == "STOPPED"
+    assert SECRET not in json.dumps(job) + asked(head, f"/api/jobs/{job['submission_id']}") + submitted + followed
+    assert set(job["runtime_env"]["env_vars"]) == {"MERGELINE_COMMIT", "RAY_JOB_STOP_WAIT_TIME_S", "RAY_OVERRIDE_JOB_RUNTIME_ENV"}
+
+
+def test_rays_own_command_goes_on_with_it(head: tuple[str, dict[str, str]], workspace: Path) -> None:
+    kept = records(workspace)
+    address, environment = head
+    command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", sys.executable, "-m", "pipeline", "run", TINY]
+    command += ["tasks=[parity]", f"workspace={workspace}"]
+    done = subprocess.run(command, env=environment, cwd=TINY.parents[2], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    assert "6/6" in done.stdout
-    assert len(records(tmp_path)) == 6
-    assert not Path("store").exists() or not (Path("store") / next(iter(records(tmp_path)))).exists()
+    assert f"{6 - len(kept)} of 6 steps to run" in done.stdout
+    assert len(records(workspace)) == 6
+    assert kept.items() <= records(workspace).items()
 
 
-def test_a_relative_workspace_is_refused_inside_a_job(head: tuple[str, dict[str, str]]) -> None:
-    refused = submit(head, "run", str(TINY))
-    assert refused.returncode == 1  # the job server's own exit code for any failure
-    assert "add workspace=/path/that/all/nodes/share" in refused.stdout + refused.stderr
-    assert "exit code 2" in refused.stdout + refused.stderr
+def test_submitted_again_it_is_a_new_attempt_that_finds_all_done(head: tuple[str, dict[str, str]], workspace: Path) -> None:
+    again = mergeline(head, f"workspace={workspace}")
+    told = said(again)
+    assert again.returncode == 0, told
+    assert "-2 to http" in told
+    assert "0 of 6 steps to run" in told
+    shown = said(mergeline(head, f"workspace={workspace}", "--status"))
+    assert [line.split()[1].rstrip(",") for line in shown.splitlines()[:2]] == ["STOPPED", "SUCCEEDED"], shown
+    refused = mergeline(head, f"workspace={workspace}", "--stop")
+    assert "no job of this experiment runs" in said(refused)
+    assert refused.returncode == 2
+
+
+def test_the_drivers_exit_code_is_that_of_submit(head: tuple[str, dict[str, str]], workspace: Path) -> None:
+    lacking = mergeline(head, f"workspace={workspace}", "name=lacking", "base=/only/on/the/nodes")
+    told = said(lacking)
+    assert lacking.returncode == 3, told
+    assert "the nodes must have /only/on/the/nodes; it is not on this machine" in told
+    assert "ended with exit code 3" in told
+
+
+@pytest.mark.parametrize("token", ["", "0" * 32])
+def test_without_the_clusters_token_nothing_is_submitted(head: tuple[str, dict[str, str]], tmp_path: Path, token: str) -> None:
+    changed = {"RAY_AUTH_TOKEN": token, "HOME": str(tmp_path)}
+    started = time.monotonic()
+    refused = mergeline(head, f"workspace={tmp_path}", "name=refused", **changed)
+    told = said(refused)
+    assert refused.returncode == 4, told
+    assert "copy the head's ~/.ray/auth_token" in told
+    assert "Traceback" not in told
+    assert time.monotonic() - started < 30

@@ -1,0 +1,110 @@
+"""The job server of a Ray cluster: reached in seconds or refused with the reason, its errors put into words.
+
+Ray's own client has no time limits and takes another address from the environment if there is one; both are settled here.
+"""
+
+import logging
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from foundation.errors import ConfigError, ResourceError
+from pipeline.tracking.backend import without_secrets
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+NETLOC = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?")
+DEFAULT = "http://127.0.0.1:8265"
+ADDRESS = "RAY_API_SERVER_ADDRESS"
+CONNECT_SECONDS = 10.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TOKEN = "~/.ray/auth_token"
+
+
+def address_of(given: str | None) -> str:
+    """The job server's URL, from the option, the environment, or Ray's default; ConfigError if it cannot be one."""
+    text = given or os.environ.get(ADDRESS) or DEFAULT
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    plain = parts.scheme in ("http", "https") and parts.path in ("", "/") and not parts.query and NETLOC.fullmatch(parts.netloc)
+    if text == "auto" or not plain:
+        raise ConfigError(
+            f"--address {without_secrets(text)} is not the address of a cluster's job server; give the head's dashboard, e.g. {DEFAULT}"
+        )
+    if parts.hostname in LOOPBACK:  # a proxy that this machine may use leads elsewhere
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("NO_PROXY"), *LOOPBACK)))
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def connect(address: str) -> tuple["JobSubmissionClient", list[str]]:
+    """A client of the job server, and what is worth knowing about it. ResourceError, within seconds, for whatever prevents it."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is loaded, which reads it then
+    os.environ[ADDRESS] = address  # Ray prefers this, then RAY_ADDRESS, to what it is given
+    open_to_all = _asks_nobody(address)
+    from ray.job_submission import JobSubmissionClient
+
+    for module in ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(module).setLevel(logging.ERROR)  # what happens is said here
+    with worded(address):
+        client = JobSubmissionClient(address)
+    notes = []
+    if open_to_all:
+        notes.append("this cluster asks nobody for a token: whoever reaches its port can run code there; start it with RAY_AUTH_MODE=token")
+    if address.startswith("http://") and urlsplit(address).hostname not in LOOPBACK:
+        notes.append("the token goes to this address unencrypted; a tunnel (ssh -L 8265:127.0.0.1:8265 HEAD) keeps it to yourself")
+    return client, notes
+
+
+@contextmanager
+def worded(address: str) -> Iterator[None]:
+    """Put what Ray's client raises into words that tell what to do."""
+    import requests
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ResourceError(_no_token(address) if "required" in str(error) else _other_token(address)) from error
+    except (ConnectionError, requests.exceptions.ConnectionError) as error:
+        raise ResourceError(_nobody(address, "the connection was lost")) from error
+    except requests.exceptions.HTTPError as error:
+        raise ResourceError(f"{address} answers, but not as a Ray cluster's job server does ({error}); check --address") from error
+    except RuntimeError as error:
+        if "Version check" in str(error):
+            raise ResourceError(f"{address} answers, but not as a Ray cluster's job server does; check --address") from error
+        reason = str(error).strip(". \n").splitlines()[-1]  # of a traceback of Ray's, what was raised
+        raise ResourceError(f"the job server at {address} refused: {without_secrets(reason)[:400]}") from error
+
+
+def _asks_nobody(address: str) -> bool:
+    """Whether the server answers without a token; ResourceError if nothing answers in time."""
+    try:
+        with urllib.request.urlopen(f"{address}/api/jobs/", timeout=CONNECT_SECONDS) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:
+        return False
+    except OSError as error:
+        raise ResourceError(_nobody(address, getattr(error, "reason", error))) from error
+
+
+def _nobody(address: str, reason: object) -> str:
+    return (
+        f"no job server answers at {address} ({reason}); is the cluster up, and the tunnel to its head open "
+        "(ssh -L 8265:127.0.0.1:8265 HEAD, or `ray dashboard cluster.yaml`)?"
+    )
+
+
+def _no_token(address: str) -> str:
+    return (
+        f"the cluster at {address} asks for a token, and there is none here; copy the head's {TOKEN} to {TOKEN} (mode 600), "
+        "or name its place in RAY_AUTH_TOKEN_PATH"
+    )
+
+
+def _other_token(address: str) -> str:
+    return f"the cluster at {address} has another token than this machine; copy the head's {TOKEN} here, or set RAY_AUTH_TOKEN_PATH"
