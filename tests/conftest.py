@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forking import Forking, forking
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,6 +27,13 @@ def ray_cluster() -> Iterator[None]:
 
     with connected(cpus=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    """Starts processes that have the training libraries loaded."""
+    with forking(tmp_path_factory.mktemp("forks")) as started:
+        yield started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,10 +1,21 @@
-"""Databases for the tests of tracking: an empty one to copy, and a finished experiment mirrored once."""
+"""The tiny experiment run once; and for the tests of tracking, an empty database to copy and a finished experiment mirrored once."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 from mirrored import Whole, complete, dump, make, open_mirror
+from tiny_run import run_tiny
+
+from pipeline.config.experiment import Built
+from pipeline.runner import Finished
+
+
+@pytest.fixture(scope="session")
+def tiny(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Built, Finished, str]:
+    """One undisturbed run for all tests; they must not change it."""
+    workspace = tmp_path_factory.mktemp("tiny")
+    return workspace, *run_tiny(workspace)
 
 
 @pytest.fixture(scope="session")

@@ -12,32 +12,17 @@ import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import load_file
-from tiny_run import TINY, final_checkpoint, records, tracked
+from tiny_run import TINY, final_checkpoint, records, run_tiny, tracked
 
 from evaluators.scores import read_samples
 from foundation.errors import InputError, ResourceError
-from pipeline.command.summary import print_finished, report_runs
+from pipeline.command.summary import report_runs
 from pipeline.config.experiment import Built, build
 from pipeline.plan import needed, plan_steps
 from pipeline.runner import Finished, run
 from pipeline.store import Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-
-
-def run_tiny(workspace: Path, *overrides: str) -> tuple[Built, Finished, str]:
-    built = build(TINY, [f"workspace={workspace}", *overrides])
-    console = Console(file=io.StringIO(), width=100)
-    finished = run(built, console)
-    print_finished(built, finished, console, [str(TINY)])
-    return built, finished, console.file.getvalue()  # type: ignore[attr-defined]
-
-
-@pytest.fixture(scope="session")
-def tiny(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Built, Finished, str]:
-    """One undisturbed run for all tests here; they must not change it."""
-    workspace = tmp_path_factory.mktemp("tiny")
-    return workspace, *run_tiny(workspace)
 
 
 def checkpoint(workspace: Path, name: str) -> Path:

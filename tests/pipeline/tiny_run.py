@@ -1,12 +1,27 @@
 """The tiny experiment as the tests run it, and what two runs of it are compared by."""
 
+import io
 import json
 import sqlite3
 from pathlib import Path
 
+from rich.console import Console
+
 from foundation.files import directory_manifest
+from pipeline.command.summary import print_finished
+from pipeline.config.experiment import Built, build
+from pipeline.runner import Finished, run
 
 TINY = Path(__file__).parent / "tiny.yaml"
+
+
+def run_tiny(workspace: Path, *overrides: str) -> tuple[Built, Finished, str]:
+    """What was to be made, what was, and what the command says of it. MLflow is waited for as long as a busy machine may need."""
+    built = build(TINY, [f"workspace={workspace}", "tracking.wait=300", *overrides])
+    console = Console(file=io.StringIO(), width=100)
+    finished = run(built, console)
+    print_finished(built, finished, console, [str(TINY)])
+    return built, finished, console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def final_checkpoint(workspace: Path) -> dict[str, str]:

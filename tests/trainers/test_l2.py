@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forking import Forking
 from free_ports import free_port
 from penalised import CALM, SHORT, Everything, changed, distance, is_trained, largest_difference, moved_model, tensors
 
@@ -132,23 +131,16 @@ os._exit(0)  # all is told; the threads of gloo now and then abort a process tha
 
 
 @pytest.mark.slow
-def test_two_workers_learn_as_one(base: Path, spec: Any, stage: Stage, tmp_path: Path) -> None:
+@pytest.mark.xdist_group("forked")
+def test_two_workers_learn_as_one(base: Path, spec: Any, stage: Stage, forks: Forking, tmp_path: Path) -> None:
     """Teacher, pull and averages with the batch shared by two workers: close to one worker, since sums run in another order.
 
     Then, with the weights themselves shared out: the same penalty, gradient and average as of whole weights.
     """
-    program = tmp_path / "worker.py"
-    program.write_text(WORKER)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    fields = json.dumps({**spec.identity, **CALM})
-    command = [sys.executable, str(program), str(base), str(tmp_path / "two"), str(tmp_path / "two-work"), fields]
-    settings = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **shared}
-    workers = [
-        subprocess.Popen(
-            command, env={**settings, "RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in ("0", "1")
-    ]
+    arguments = [str(base), str(tmp_path / "two"), str(tmp_path / "two-work"), json.dumps({**spec.identity, **CALM})]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", **shared}
+    workers = [forks(WORKER, arguments, {**settings, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
     stage("one", strategy=Everything(), **CALM)
     printed = [worker.communicate(timeout=300) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], [errors[-3000:] for _, errors in printed]

@@ -5,20 +5,19 @@ The workers run one stage after another, so that they start only once for all te
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forking import Forking
 from free_ports import free_port
 from modality_stages import ALL, learning, run, start_for
 from safetensors.torch import load_file
 
 from foundation.files import directory_manifest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("modality_workers")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("forked")]
 
 PROGRAM = """
 import json, os, shutil, sys
@@ -70,17 +69,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(home: Path) -> list[dict[str, Any]]:
+def told(home: Path, forks: Forking) -> list[dict[str, Any]]:
     """What each of two workers told of each stage."""
-    program = home / "worker.py"
-    program.write_text(PROGRAM)
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     processes = []
     for rank in range(2):
-        settings = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(program), str(home), json.dumps(list(STAGES.items())), str(rank)]
-        processes.append(subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        settings = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+        processes.append(forks(PROGRAM, [str(home), json.dumps(list(STAGES.items())), str(rank)], settings))
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs[0][1][-3000:] + outputs[1][1][-3000:]
     lines = [[json.loads(line) for line in output.splitlines() if line.startswith("{")] for output, _ in outputs]

@@ -7,12 +7,11 @@ The two workers run one stage after another, so that they start only once for al
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import Forking
 from free_ports import free_port
 from mixed_task import Mixed
 from safetensors.torch import load_file
@@ -22,7 +21,7 @@ from trainers.spec import TrainSpec
 from trainers.strategies.l2 import L2ToStart
 from trainers.train import train_stage
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sharded")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("forked")]
 
 PROGRAM = """
 import json, os, shutil, sys
@@ -122,27 +121,19 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ran(base: Path, tied: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+def ran(base: Path, tied: Path, forks: Forking, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """Where the stages' outputs lie, and what each worker saw of each stage."""
     home = tmp_path_factory.mktemp("sharded")
     stages = [(name, {**FIELDS, **more, "start": str(tied if name.startswith("tied") else base)}) for name, more in STAGES]
-    return home, run_workers(home, stages)
+    return home, run_workers(forks, home, stages)
 
 
-def run_workers(home: Path, stages: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+def run_workers(forks: Forking, home: Path, stages: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """What each of two workers saw of the stages, which they run one after another."""
-    program = home / "program.py"
-    program.write_text(PROGRAM)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    here = {**os.environ, **shared, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    here = {**os.environ, **shared, "OMP_NUM_THREADS": "1"}
     workers = [
-        subprocess.Popen(
-            [sys.executable, str(program), str(home), json.dumps(stages), str(rank)],
-            env={**here, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        forks(PROGRAM, [str(home), json.dumps(stages), str(rank)], {**here, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(2)
     ]
     seen = []

@@ -4,19 +4,20 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import Forked, Forking
 from free_ports import free_port
 from safetensors.torch import load_file
 
 from foundation.files import directory_manifest
 from trainers.train import StageResult
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("forked")]
 
 Stage = Callable[..., StageResult]
 
@@ -50,28 +51,25 @@ os._exit(0)  # all is told; the threads of gloo now and then abort a process tha
 
 
 @pytest.fixture
-def worker(base: Path, spec: Any, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def worker(base: Path, spec: Any, tmp_path: Path, forks: Forking) -> Callable[..., Forked]:
     """Starts one worker process of the stage called `name`."""
-    program = tmp_path / "worker.py"
-    program.write_text(WORKER)
 
-    def begin(name: str, environment: dict[str, str] | None = None, **changes: Any) -> subprocess.Popen[str]:
+    def begin(name: str, environment: dict[str, str] | None = None, **changes: Any) -> Forked:
         fields = {**spec.identity, "save_steps": spec.save_steps, "log_steps": spec.log_steps, **changes}
-        command = [sys.executable, str(program), str(base), str(tmp_path / name), str(tmp_path / f"{name}-work"), json.dumps(fields)]
-        settings = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **(environment or {})}
-        return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        arguments = [str(base), str(tmp_path / name), str(tmp_path / f"{name}-work"), json.dumps(fields)]
+        return forks(WORKER, arguments, {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})})
 
     return begin
 
 
-def finished(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+def finished(process: Forked) -> list[dict[str, Any]]:
     """What a worker printed, once it has ended well."""
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
 
-def together(begin: Callable[..., subprocess.Popen[str]], name: str, workers: int, **changes: Any) -> list[list[dict[str, Any]]]:
+def together(begin: Callable[..., Forked], name: str, workers: int, **changes: Any) -> list[list[dict[str, Any]]]:
     """What each of several workers of one stage printed."""
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(workers), "LOCAL_WORLD_SIZE": str(workers)}
     ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(workers)]
@@ -79,11 +77,10 @@ def together(begin: Callable[..., subprocess.Popen[str]], name: str, workers: in
     return [finished(process) for process in processes]
 
 
-@pytest.mark.slow
 def test_a_killed_stage_ends_with_the_same_bytes(worker: Any, stage: Stage, tmp_path: Path) -> None:
     """Killed at random moments once the first checkpoint is under way, as often as it takes; in between it only ever moves on."""
     chance = random.Random(0)
-    long = {"max_steps": 60, "save_steps": 3}
+    long = {"max_steps": 48, "save_steps": 3}
     kills = 0
     while not (tmp_path / "killed").exists() and kills < 3:
         process = worker("killed", **long)
@@ -97,12 +94,11 @@ def test_a_killed_stage_ends_with_the_same_bytes(worker: Any, stage: Stage, tmp_
     assert kills
     last = finished(worker("killed", **long))[-1]["result"]
     stage("whole", **long)
-    assert 0 < last["resumed_from_step"] < 60
+    assert 0 < last["resumed_from_step"] < 48
     assert directory_manifest(tmp_path / "whole") == directory_manifest(tmp_path / "killed")
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-@pytest.mark.slow
 def test_two_workers_share_one_batch(worker: Any, stage: Stage, tmp_path: Path) -> None:
     """Each batch holds the same examples as with one worker, so losses agree up to the order of float32 sums (measured: below 1e-5)."""
     first, second = together(worker, "two", 2, adam_epsilon=1e-4)
@@ -120,7 +116,6 @@ def test_two_workers_share_one_batch(worker: Any, stage: Stage, tmp_path: Path) 
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-@pytest.mark.slow
 def test_two_workers_go_on_together(worker: Any, tmp_path: Path) -> None:
     """Both lost, both started again: the same bytes, and the same random numbers on each worker."""
     together(worker, "whole", 2)
