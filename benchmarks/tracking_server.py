@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,11 +17,14 @@ SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUT
 
 
 @contextmanager
-def tracking_server(room: Path, database: str) -> Iterator[str]:
-    """The address of a server over `database`, its artifacts and its log in `room`. RuntimeError with its last words if it fails."""
+def tracking_server(room: Path, database: str, port: int = 0) -> Iterator[str]:
+    """The address of a server over `database`, its artifacts and its log in `room`. RuntimeError with its last words if it fails.
+
+    `port` 0: one that is free by now.
+    """
     room.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
-        free.bind((HOST, 0))
+        free.bind((HOST, port))
         port = free.getsockname()[1]
     options = ["--backend-store-uri", database, "--artifacts-destination", str(room / "artifacts"), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), *options]
@@ -38,7 +40,7 @@ def tracking_server(room: Path, database: str) -> Iterator[str]:
 def _wait(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(urllib.error.URLError, OSError):
+        with suppress(OSError):
             urllib.request.urlopen(f"{uri}/health", timeout=5).close()
             return
         time.sleep(0.1)

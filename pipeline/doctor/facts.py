@@ -13,7 +13,8 @@ from pathlib import Path
 
 LIBRARIES = ("torch", "ray", "transformers", "safetensors")
 PACKAGES = ("foundation", "mergers", "tasks", "models", "trainers", "evaluators", "pipeline")
-COUNT_SECONDS = 60
+COUNT_SECONDS = 45
+"""Less than a node has for its first answer (`nodes.START_SECONDS`), so that a driver that hangs is told as what it is."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -114,5 +115,8 @@ def torch_gpus() -> int:
     """The GPUs that torch sees on this machine, whatever Ray shows to this process: a child without its mask counts."""
     bare = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     counting = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    done = subprocess.run(counting, env=bare, capture_output=True, text=True, timeout=COUNT_SECONDS)
+    try:
+        done = subprocess.run(counting, env=bare, capture_output=True, text=True, timeout=COUNT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return 0  # a driver that hangs gives no GPU to anybody
     return int(done.stdout) if done.returncode == 0 else 0

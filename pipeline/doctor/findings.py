@@ -194,14 +194,22 @@ def judge_locks(holder: str, refused: Mapping[str, bool], taken_over: bool) -> F
 
 def judge_dashboard(host: str, port: int, unasked: int | None) -> Finding:
     """`unasked`: the status of a request without the token, None where nothing answered."""
-    address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     if unasked == 200:
         return problem(
             "dashboard",
             f"{host}:{port} answers without the token: whoever reaches it can run programs",
             "start Ray with RAY_AUTH_MODE=token, and with --dashboard-host 127.0.0.1",
         )
-    if address.is_global or address.is_unspecified:
+    if _is_public(host):
         return problem("dashboard", f"listens on the public address {host}:{port}", "start Ray with --dashboard-host 127.0.0.1")
     asks = {401: ", asks for the token", 403: ", asks for the token", None: ", not reached from here"}.get(unasked, "")
     return fine("dashboard", f"{host}:{port}{asks}")
+
+
+def _is_public(host: str) -> bool:
+    """Whether an address can be reached from everywhere; of a name nothing is known."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_global or address.is_unspecified

@@ -1,5 +1,6 @@
 """What answers over the network: the cluster's dashboard, which must ask for the token, and MLflow."""
 
+import http.client
 import sqlite3
 import urllib.error
 import urllib.request
@@ -32,7 +33,7 @@ def status(url: str) -> int | None:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
-    except OSError:
+    except (OSError, http.client.HTTPException):  # nobody, or one that does not speak HTTP
         return None
 
 

@@ -55,10 +55,10 @@ class Examiner:
         return missing
 
     def swap(self, seconds: float) -> bool:
-        """Replace one file by renaming, with one content and the other in turn, for so many seconds; False where that cannot be done."""
+        """Replace a file by renaming, with one content and the other in turn, once and for so many seconds; False where that fails."""
         deadline, turn = time.monotonic() + seconds, 0
         try:
-            while time.monotonic() < deadline:
+            while turn == 0 or time.monotonic() < deadline:
                 temporary = self.directory / f".{SWAPPED}.tmp"
                 temporary.write_bytes(WHOLE[turn % 2])
                 temporary.replace(self.directory / SWAPPED)

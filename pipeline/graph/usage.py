@@ -175,7 +175,7 @@ class _Looker:
         node = _node_seconds()
         busy, whole = (after - before for after, before in zip(node, self.node_before, strict=True))
         if self.with_node and whole > 0:
-            found[f"{self.node_place}/cpu_percent"] = 100 * busy / whole
+            found[f"{self.node_place}/cpu_percent"] = min(100.0, 100 * busy / whole)  # the kernel's iowait may run backwards
         self.last, self.last_time, self.node_before = seconds, now, node
         return {key: round(max(0.0, value), 1) for key, value in found.items()}
 

@@ -38,11 +38,12 @@ def follow(client: "JobSubmissionClient", submission: str) -> Iterator[str]:
                 yield new
         try:
             if failure is None and client.get_job_status(submission).is_terminal():
+                yield client.get_job_logs(submission)[seen:]  # what was written while the last piece was on its way
                 return
         except Exception as error:  # whatever HTTP brings: the server is away, and may come back
             failure = error
-        lost = lost or time.monotonic()
-        if time.monotonic() - lost > LOST_SECONDS:
+        lost = 0.0 if failure is None else lost or time.monotonic()
+        if lost and time.monotonic() - lost > LOST_SECONDS:
             raise ResourceError(
                 f"the cluster is out of reach ({failure}); job {submission} may run on: submit the same again to see"
             ) from failure

@@ -3,6 +3,7 @@
 Ray's own client has no time limits and takes another address from the environment if there is one; both are settled here.
 """
 
+import http.client
 import logging
 import os
 import re
@@ -30,8 +31,12 @@ TOKEN = "~/.ray/auth_token"
 def address_of(given: str | None) -> str:
     """The job server's URL, from the option, the environment, or Ray's default; ConfigError if it cannot be one."""
     text = given or os.environ.get(ADDRESS) or DEFAULT
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    plain = parts.scheme in ("http", "https") and parts.path in ("", "/") and not parts.query and NETLOC.fullmatch(parts.netloc)
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        bare = parts.scheme in ("http", "https") and parts.path in ("", "/") and not parts.query
+        plain = bare and NETLOC.fullmatch(parts.netloc) is not None and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port beyond 65535
+        plain = False
     if text == "auto" or not plain:
         raise ConfigError(
             f"--address {without_secrets(text)} is not the address of a cluster's job server; give the head's dashboard, e.g. {DEFAULT}"
@@ -88,6 +93,8 @@ def _asks_nobody(address: str) -> bool:
             return bool(answer.status == 200)
     except urllib.error.HTTPError:
         return False
+    except http.client.HTTPException as error:  # such as the port of Ray's own protocol
+        raise ResourceError(f"{address} answers, but not as a Ray cluster's job server does; check --address") from error
     except OSError as error:
         raise ResourceError(_nobody(address, getattr(error, "reason", error))) from error
 

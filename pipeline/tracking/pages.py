@@ -12,7 +12,7 @@ from itertools import chain
 from pipeline.compare import Comparisons, Opened
 from pipeline.report.run_scores import AFTER, BASE, BEFORE
 from pipeline.results import RUN_FILE
-from pipeline.tracking.backend import SERVERS, open_client, sqlite_file, sqlite_has_run, without_secrets
+from pipeline.tracking.backend import SERVERS, open_client, reason_of, sqlite_file, sqlite_has_run, without_secrets
 from pipeline.tracking.links import compare_runs, metric_page, ui_base, view_page
 from pipeline.tracking.tracker import MARKER
 from pipeline.tracking.views import CURVES_VIEW, STAGES_VIEW
@@ -60,7 +60,7 @@ def pages_of(found: Comparisons) -> Pages:
     try:
         compared = [run for opened, place in zip(found.runs, chosen, strict=True) for run in _compared(found, opened, place)]
     except Exception as error:  # whatever MLflow's client raises: the tables do not depend on it
-        notes = (f"MLflow at {uri} does not say which runs show this stage ({type(error).__name__}: {str(error).splitlines()[0]})",)
+        notes = (f"MLflow at {uri} does not say which runs show this stage ({reason_of(error)})",)
         return Pages(base, local, notes=notes)
     tracks = list(chain.from_iterable(_tracks(run, place, len(found.runs)) for run, place in zip(found.runs, chosen, strict=True)))
     links = {}

@@ -35,7 +35,8 @@ settings=/etc/postgresql-common/createcluster.d
 $as_root mkdir -p "$settings"
 [ -e "$settings/mergeline.conf" ] || echo "create_main_cluster = false" | $as_root tee "$settings/mergeline.conf" >/dev/null
 quiet="DEBIAN_FRONTEND=noninteractive"
+patience="-o Acquire::http::Timeout=20 -o Acquire::Retries=1"  # where nothing can be reached, the tests go on without
 # shellcheck disable=SC2086  # a word for each package
-if ! { $as_root apt-get update -qq && $as_root $quiet apt-get install -y -qq --no-install-recommends $missing; } >&2; then
+if ! { $as_root apt-get $patience update -qq && $as_root $quiet apt-get $patience install -y -qq --no-install-recommends $missing; } >&2; then
     echo "packages:$missing could not be installed; tests that need it are skipped" >&2
 fi

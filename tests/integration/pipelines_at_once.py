@@ -20,7 +20,7 @@ from pipeline.tracking.backend import open_client
 from pipeline.tracking.book import Book
 from pipeline.tracking.mirror import Mirror
 
-SECONDS = 150
+SECONDS = 300
 PROGRAM = Path(__file__).parent / "logging_pipeline.py"
 START, END, TAGS = 2, 3, 2
 """Places in a dumped run's (name, status, start, end), and that of its tags."""

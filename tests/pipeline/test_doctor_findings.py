@@ -212,6 +212,8 @@ def test_a_broken_rename_and_a_lock_that_holds_nobody_are_problems() -> None:
     [
         ("127.0.0.1", 401, False),
         ("localhost", None, False),
+        ("head.example.org", 401, False),
+        ("head.example.org", 200, True),
         ("10.0.0.7", 401, False),
         ("10.0.0.7", 200, True),  # no token asked
         ("127.0.0.1", 200, True),

@@ -75,7 +75,7 @@ def mergeline(head: tuple[str, dict[str, str]], *arguments: str, **changed: str)
     address, environment = head
     command = [sys.executable, "-m", "pipeline", "submit", str(TINY), "tasks=[parity]", "--address", address, "--python", sys.executable]
     return subprocess.Popen(
-        [*command, *arguments],
+        [*command, *arguments, "tracking.wait=2"],  # where there is no MLflow, it is not waited for
         env={**environment, **changed},
         cwd=TINY.parents[2],
         stdout=subprocess.PIPE,
@@ -111,6 +111,8 @@ def test_a_submitted_run_is_joined_left_and_stopped_cleanly(head: tuple[str, dic
     assert [each.returncode for each in at_once] == [0, 0], submitted
     assert submitted.count("submitted tiny-") == 1, submitted
     joined, left = (mergeline(head, f"workspace={workspace}", **secrets_here) for _ in range(2))
+    assert left.stdout is not None
+    assert any("runs already (" in line for line in left.stdout)  # it follows from here on
     deadline = time.time() + 120
     while not records(workspace) and joined.poll() is None and time.time() < deadline:
         time.sleep(0.2)
@@ -146,8 +148,8 @@ def test_submitted_again_it_is_a_new_attempt_that_finds_all_done(head: tuple[str
     again = mergeline(head, f"workspace={workspace}")
     told = said(again)
     assert again.returncode == 0, told
-    assert "-2 to http" in told
-    assert "0 of 6 steps to run" in told
+    assert "-2 to http" in told, told
+    assert "0 of 6 steps to run" in told, told
     shown = said(mergeline(head, f"workspace={workspace}", "--status"))
     assert [line.split()[1].rstrip(",") for line in shown.splitlines()[:2]] == ["STOPPED", "SUCCEEDED"], shown
     refused = mergeline(head, f"workspace={workspace}", "--stop")

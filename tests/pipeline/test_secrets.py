@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import EXPERIMENT, changed, ended
+from free_ports import free_port
 
 from benchmarks.tracking_server import tracking_server
 from pipeline.tracking.backend import without_password
@@ -127,10 +128,10 @@ def ray_home() -> Iterator[Path]:
 def test_a_run_leaves_no_secret_anywhere(tmp_path: Path, ray_home: Path, database: Path) -> None:
     """A real run, mirrored to a server whose address has a password; then all that it left is searched, Ray's session included."""
     work = tmp_path / "work"
-    with tracking_server(tmp_path / "server", f"sqlite:///{database}") as uri:
+    with tracking_server(tmp_path / "server", f"sqlite:///{database}", free_port()) as uri:
         address = uri.replace("://", f"://me:{PASSWORD}@")
         file = tmp_path / "small.yaml"
-        file.write_text(changed("tasks: [parity, count]", "tasks: [parity]") + f"tracking: {{uri: {address!r}, usage: 1}}\n")
+        file.write_text(changed("tasks: [parity, count]", "tasks: [parity]") + f"tracking: {{uri: {address!r}, usage: 1, wait: 120}}\n")
         environment = {
             **os.environ,
             **SECRETS,

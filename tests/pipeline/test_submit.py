@@ -162,7 +162,8 @@ def test_a_dry_run_lists_what_would_be_sent_and_asks_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["auto", "ray://head:10001", "http://ann:hunter2@head:8265", "http://head:8265/jobs", "http://", "head:x"]
+    "address",
+    ["auto", "ray://head:10001", "http://ann:hunter2@head:8265", "http://head:8265/jobs", "http://", "head:x", "head:99999", "http://[::1"],
 )
 def test_an_address_that_can_be_no_job_server_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="is not the address of a cluster's job server") as refused:
@@ -210,6 +211,20 @@ def test_a_server_that_is_none_is_told_in_seconds(not_ray: str, monkeypatch: pyt
         assert time.monotonic() - began < 5
 
 
+def test_a_port_that_speaks_something_else_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of Ray's own protocol, which is easily taken for the job server's."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            with other.accept()[0] as asked:
+                asked.recv(1 << 16)
+                asked.sendall(b"\0\0\x18\4\0\0\0\0\0\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(ResourceError, match="not as a Ray cluster's job server does"):
+            server.connect(f"http://127.0.0.1:{other.getsockname()[1]}")
+
+
 class Breaking:
     """A client whose connection breaks after so many pieces, and holds in the end."""
 
@@ -227,11 +242,27 @@ class Breaking:
     def get_job_status(self, submission: str) -> JobStatus:
         return JobStatus.SUCCEEDED
 
+    def get_job_logs(self, submission: str) -> str:
+        return "".join(self.pieces)
+
+
+class Silent(Breaking):
+    """A job that runs and says nothing: its log ends so many times before it does."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.pieces, self.looks = [], looks
+
+    def get_job_status(self, submission: str) -> JobStatus:
+        self.looks -= 1
+        return JobStatus.RUNNING if self.looks else JobStatus.SUCCEEDED
+
 
 def test_a_log_is_told_once_over_broken_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "WAIT_SECONDS", 0.01)
     for breaks in ((), (2,), (0, 3, 1), (3, 3)):
         assert "".join(logs.follow(Breaking(*breaks), "x")) == "one\ntwo\nthree\nfour\n"
     monkeypatch.setattr(logs, "LOST_SECONDS", 0.05)
+    assert "".join(logs.follow(Silent(20), "x")) == ""
     with pytest.raises(ResourceError, match="job x may run on"):
         list(logs.follow(Breaking(*[0] * 1000), "x"))

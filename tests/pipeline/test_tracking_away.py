@@ -48,7 +48,7 @@ class Server:
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with open(self.home / "server.log", "a") as log:
             command = [sys.executable, "-m", "mlflow", "server", *place, *options]
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(command, cwd=self.home, env=environment, stdout=log, stderr=log, start_new_session=True)
 
     def wait(self) -> None:
         """Until it answers; starts it if it does not run."""
@@ -111,7 +111,7 @@ def undisturbed(built: Built, store: Store, place: Path, empty_database: Path) -
 
 def test_killed_and_restarted_in_the_middle_it_holds_the_same(server: Server, tmp_path: Path, empty_database: Path) -> None:
     server.wait()
-    built, store = make(tmp_path / "ws", TINY, f"tracking.uri={server.uri}", "name=restarted", ONE, steps=0)
+    built, store = make(tmp_path / "ws", TINY, f"tracking.uri={server.uri}", "name=restarted", "tracking.wait=300", ONE, steps=0)
     tracker = Tracker(built, store)
     tracker.start()
     for index, step in enumerate(built.steps[:4]):
@@ -211,7 +211,7 @@ def test_a_driver_that_is_killed_leaves_its_events_and_no_process(tmp_path: Path
 
 
 def test_the_writing_process_killed_is_started_again(tmp_path: Path, database: Path) -> None:
-    built, store = make(tmp_path / "ws", TINY, f"tracking.uri=sqlite:///{database}", ONE, steps=0)
+    built, store = make(tmp_path / "ws", TINY, f"tracking.uri=sqlite:///{database}", "tracking.wait=300", ONE, steps=0)
     tracker = Tracker(built, store)
     tracker.start()
     for index, step in enumerate(built.steps):

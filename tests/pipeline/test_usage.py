@@ -59,7 +59,7 @@ def test_a_step_and_its_children_are_looked_at(tmp_path: Path) -> None:
     found = record.content["usage"]
     assert record.content["details"]["interval"] == 0.05
     assert found["seconds"] == record.content["seconds"]
-    assert 0.5 <= found["cpu_seconds"] <= 3  # twice 0.3, to a clock tick of 0.01 s each, and what the looks themselves take
+    assert found["cpu_seconds"] >= 0.5  # twice 0.3, to a clock tick of 0.01 s each; more where other tests left children at work
     assert found["peak_memory_bytes"] >= max(look.values["system/step/memory_bytes"] for look in looks)
     assert found["peak_memory_bytes"] > psutil.Process().memory_info().rss + 90 * MEGABYTE  # this process and the child's 100
     assert record.content["started"] - 0.001 <= looks[0].time < looks[-1].time
@@ -139,11 +139,13 @@ def test_a_worker_on_another_machine_tells_of_that_machine_too(tmp_path: Path) -
 
 
 def test_a_worker_that_may_be_killed_looks_after_its_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.graph.usage.BETWEEN_ITEMS", 0.02)
     usage = Usage(Sampling(tmp_path, 3600), "actor_0").__enter__()
-    time.sleep(0.1)
+    while not list(read_usage(tmp_path)):  # the thread's first look
+        time.sleep(0.01)
     burn(0.1, 0)
+    monkeypatch.setattr("pipeline.graph.usage.BETWEEN_ITEMS", 0)
     usage.item_done()
+    monkeypatch.setattr("pipeline.graph.usage.BETWEEN_ITEMS", 3600)
     usage.item_done()  # at once again: not looked
     looks = list(read_usage(tmp_path))
     assert len(looks) == 2

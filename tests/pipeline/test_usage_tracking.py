@@ -1,6 +1,7 @@
 """What a run says of the machine in MLflow: keys of their own, once, with the time stamps of the step's files; also of steps on Ray."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_actors_leave_what_they_took_though_they_are_killed(tmp_path: Path, ray_
 
     assert sampling().seconds == 0
     with Usage(Sampling(tmp_path, 30)), RayActors(2) as crew:
-        assert sorted(crew.map(abs, range(-7, 1))) == list(range(8))
+        assert list(crew.map(time.sleep, [0.2] * 8)) == [None] * 8
     roles = {look.role for look in read_usage(tmp_path)}
-    assert {"step", "actor_0"} <= roles <= {"step", "actor_0", "actor_1"}  # the other may not have been up before all was done
+    assert {"step"} < roles <= {"step", "actor_0", "actor_1"}  # one of them may not have been up before all was done
     assert totals(tmp_path, 0)["peak_memory_bytes"] > 20_000_000

@@ -1,6 +1,8 @@
 """What the process that writes MLflow does with a journal, here in the test's own process: lost answers, refusals, attempts."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 from mirrored import START, TINY, Dump, dump, leave, make, open_mirror, write, write_record
 
+import pipeline
 from pipeline.config.experiment import Built, build
 from pipeline.graph.history import read_history
 from pipeline.step import Step
@@ -15,6 +18,7 @@ from pipeline.steps import FineTune
 from pipeline.store import Store
 from pipeline.tracking.book import Book
 from pipeline.tracking.tracker import keep_journal
+from pipeline.tracking.writing import process
 from pipeline.tracking.writing.journal import Event, Journal, Kind, journal_file
 from pipeline.tracking.writing.written import read_refused
 
@@ -49,6 +53,12 @@ def run(tmp_path: Path) -> tuple[Built, Store]:
     built, store = make(tmp_path / "ws", TINY, ONE)
     journal_of(built, store, built.steps, START - 5, START + 500, "FINISHED")
     return built, store
+
+
+def test_the_process_finds_this_package_from_wherever_it_is_started(tmp_path: Path) -> None:
+    command = [sys.executable, "-S", "-c", "import importlib.util as u; print(u.find_spec('pipeline').origin)"]  # -S: no installed packages
+    done = subprocess.run(command, env=process.environment(), cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert Path(done.stdout.strip()).samefile(pipeline.__file__)
 
 
 def test_the_end_has_the_times_of_the_journal_and_is_reached_once(run: tuple[Built, Store], database: Path, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class WriterProcess:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": self._errors}
         command = [sys.executable, "-m", "pipeline.tracking.writing.writer"]
-        self._process = subprocess.Popen(command, env=_environment(), start_new_session=True, **pipes)
+        self._process = subprocess.Popen(command, env=environment(), start_new_session=True, **pipes)
         if self._job is not None:
             self._send(self._job.line())
 
@@ -111,9 +111,9 @@ class WriterProcess:
                 self._process.stdin.flush()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, quiet, with this very package at hand and one thread for what computes little."""
-    place = str(Path(__file__).parents[2])
+    place = str(Path(__file__).parents[3])
     search = os.pathsep.join(filter(None, (place, os.environ.get("PYTHONPATH", ""))))
     quiet = {name: os.environ.get(name, value) for name, value in QUIET.items()}
     return {**os.environ, **quiet, **ONCE, "PYTHONPATH": search, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
