@@ -85,10 +85,19 @@ def write_rows(run_directory: Path, found: Sequence[Row], identity: str) -> None
 
 def read_rows(run_directory: Path) -> list[Row]:
     """The rows a run left; InputError if it left none."""
+    return _read_run(run_directory)[1]
+
+
+def read_identity(run_directory: Path) -> str:
+    """The identity of the experiment that a run was made by; InputError if it left none."""
+    return _read_run(run_directory)[0]
+
+
+def _read_run(run_directory: Path) -> tuple[str, list[Row]]:
     path = run_directory / RUN_FILE
     try:
-        content = json.loads(path.read_text())
-        return [_row(told) for told in content["milestones"]]
+        content = json.loads(path.read_bytes())
+        return str(content["identity"]), [_row(told) for told in content["milestones"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read as a run ({error}); run the experiment again to write it anew") from error
 

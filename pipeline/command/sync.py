@@ -3,7 +3,6 @@
 It is written as the run itself would have written it, with the same times and the same end, from the first event on.
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from foundation.errors import ConfigError, InputError, MergelineError, ResourceE
 from pipeline.command.summary import run_directory
 from pipeline.command.terminal import LINE_SECONDS, counting_bars, say
 from pipeline.config.experiment import EXPERIMENT_FILE, Built, build
-from pipeline.results import RUN_FILE
+from pipeline.results import read_identity
 from pipeline.runner import alone
 from pipeline.store import Store
 from pipeline.tracking.admission import check_tracking
@@ -54,8 +53,7 @@ def built_run(directory: Path) -> Built:
         raise InputError(f"run {directory.name} cannot be read again, so its steps are not known: {error}") from error
     if built.run_directory != directory:
         raise InputError(f"{directory} is the run {built.name!r} by its {EXPERIMENT_FILE}; give it back that name, in a directory runs/")
-    identity = json.loads((directory / RUN_FILE).read_text())["identity"]
-    if built.identity != identity:
+    if built.identity != read_identity(directory):
         raise InputError(
             f"{directory / EXPERIMENT_FILE} asks for other steps than the run made (this version of the code, or a base or data file, is "
             f"another one); run it again: python -m pipeline run {directory / EXPERIMENT_FILE}"

@@ -11,7 +11,7 @@ from itertools import chain
 
 from pipeline.compare import Comparisons, Opened
 from pipeline.report.run_scores import AFTER, BASE, BEFORE
-from pipeline.results import RUN_FILE
+from pipeline.results import read_identity
 from pipeline.tracking.backend import SERVERS, open_client, reason_of, sqlite_file, sqlite_has_run, without_secrets
 from pipeline.tracking.links import compare_runs, metric_page, ui_base, view_page
 from pipeline.tracking.tracker import MARKER
@@ -77,7 +77,7 @@ def pages_of(found: Comparisons) -> Pages:
 
 def standings(run: Opened) -> list[Mirrored]:
     """Where a run is in MLflow by the files it left, the place written last first; a database that has lost it does not count."""
-    identity = json.loads((run.directory / RUN_FILE).read_text()).get("identity")
+    identity = read_identity(run.directory)
     found = []
     written = read_written(run.directory)
     if written is not None and written.identity == identity and written.place is not None:

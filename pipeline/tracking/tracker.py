@@ -187,10 +187,11 @@ def already_mirrored(built: Built) -> Mirrored | None:
     marker = built.run_directory / MARKER
     if not marker.exists():
         return None
-    content = json.loads(marker.read_text())
     uri = tracking_uri(built.config.tracking.uri, built.workspace)
-    same = (content.pop("identity"), content["uri"]) == (built.identity, without_secrets(uri))
-    if not same or not sqlite_has_run(uri, content["pipeline_run"]):
-        return None
-    compared, tracks = tuple(content["compared"]), tuple(content["tracks"])
-    return Mirrored(content["uri"], content["experiment"], content["pipeline_run"], compared, tracks)
+    try:
+        content = json.loads(marker.read_bytes())
+        same = (content.pop("identity"), content["uri"]) == (built.identity, without_secrets(uri))
+        place = Mirrored(**{**content, "compared": tuple(content["compared"]), "tracks": tuple(content["tracks"])})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # damaged: it is written again
+    return place if same and sqlite_has_run(uri, place.pipeline_run) else None

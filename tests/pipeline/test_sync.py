@@ -45,6 +45,8 @@ def test_an_emptied_database_and_a_copied_workspace_are_filled_and_nothing_is_do
     assert already_mirrored(moved) is not None
     once = dump(open_mirror(moved, store, copy / "mlflow.db"))
     assert all(f"{tmp_path / 'first'}" not in str(entry) for entry in once.values())
+    with open(journal_file(moved.run_directory), "ab") as journal:
+        journal.write(b'{"event":"open\n')  # of an attempt that was killed at once
     again = write(moved, copy / "mlflow.db", whole=True)
     assert again.wrote == Wrote(0, 0, 0)
     assert dump(open_mirror(moved, store, copy / "mlflow.db")) == once
@@ -86,6 +88,10 @@ def test_a_run_whose_steps_cannot_be_told_any_more_is_refused(tmp_path: Path, ca
     assert told.code == 3
     assert "cannot be read again" in told.err
     file.write_text(text)
+    (built.run_directory / "run.json").write_text("torn")
+    told = ended(capsys, "sync", built.run_directory)
+    assert told.code == 3
+    assert "run.json cannot be read as a run" in told.err
     built.run_directory.rename(built.run_directory.with_name("renamed"))
     told = ended(capsys, "sync", built.run_directory.with_name("renamed"))
     assert told.code == 3

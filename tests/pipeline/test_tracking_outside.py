@@ -64,6 +64,8 @@ def test_already_mirrored_is_true_only_for_this_run_in_this_database(tmp_path: P
     assert already_mirrored(built) is None  # deleted in MLflow
     database.unlink()
     assert already_mirrored(built) is None  # the database is gone
+    (built.run_directory / "tracking.json").write_text("[]")
+    assert already_mirrored(built) is None  # damaged
     database.write_text("not a database")
     assert already_mirrored(built) is None
 

@@ -112,7 +112,7 @@ class Writer:
             self.replay = self._open()
         events = list(islice(read_events(self.journal, self.written.offset), CHUNK))
         last, offset = events[-1] if events else (None, self.written.offset)
-        if last is not None and last.kind is Kind.CLOSED and offset == self.journal.stat().st_size:
+        if last is not None and last.kind is Kind.CLOSED and not any(read_events(self.journal, offset)):
             self.replay.apply([event for event, _ in events[:-1]])
             if self._shaken:  # a request whose answer was lost may have arrived since
                 self.replay, self._shaken = self._open(), False
