@@ -23,7 +23,7 @@ import pytest
 from free_ports import free_port
 from tiny_run import TINY, records
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("jobs")]  # in one worker, in their order
 
 RAY = Path(sys.executable).with_name("ray")
 
