@@ -1,6 +1,6 @@
 """Part "graph": a whole experiment on Ray beside the same steps in one plain process, what Ray's parts cost, and how steps add up.
 
-Contenders are whole processes that take turns, each in a directory of its own that is empty when it starts. All end with the same bytes,
+Contenders are whole processes that take turns, each in a directory of its own that is empty when it starts. All end with the same weights,
 which is held here: else they would not have done the same.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.contest import REPOSITORY, environment, last_json, python
 from benchmarks.graph_alone import CPUS
-from foundation.files import directory_manifest, manifest_digest
+from foundation.files import file_sha256
 
 EXPERIMENT = REPOSITORY / "experiments" / "digits_wise_ft.yaml"
 FINAL = Path("runs/digits_wise_ft/checkpoints/wise_ft_after_next")
@@ -50,14 +50,14 @@ def measure_graph(directory: Path, repetitions: int) -> dict[str, Any]:
 
 
 def timed(name: str, home: Path) -> tuple[float, str]:
-    """(seconds of the whole process, digest of the final model's files) of one contender."""
+    """(seconds of the whole process, SHA-256 of the final model's weights) of one contender."""
     began = time.perf_counter()
     if name == "plain":
         said = told("-m", "benchmarks.graph_alone", "plain", EXPERIMENT, home)
         return time.perf_counter() - began, str(last_json(said)["digest"])
     alone = ["merge.actors=0"] if name == "1" else []
     told("-m", "pipeline", "run", EXPERIMENT, f"workspace={home}", *alone, "--cpus", name)
-    return time.perf_counter() - began, manifest_digest(directory_manifest((home / FINAL).resolve()))
+    return time.perf_counter() - began, file_sha256((home / FINAL).resolve() / "model.safetensors")
 
 
 def told(*arguments: str | Path) -> str:

@@ -50,8 +50,8 @@ def chain(stages: int, salt: int = 0) -> list[Step]:
 
 
 def plain(file: Path, directory: Path) -> dict[str, Any]:
-    """The experiment's steps in their order, in this process; the digest of the last model's files."""
-    from foundation.files import directory_manifest, manifest_digest
+    """The experiment's steps in their order, in this process; SHA-256 of the last model's weights."""
+    from foundation.files import file_sha256
     from pipeline.config.experiment import build
 
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -59,7 +59,7 @@ def plain(file: Path, directory: Path) -> dict[str, Any]:
     places: dict[str, Path] = {}
     for step in built.steps:
         places[step.key] = do(step, places, directory / step.key)
-    return {"digest": manifest_digest(directory_manifest(places[built.milestones[-1].model.key]))}
+    return {"digest": file_sha256(places[built.milestones[-1].model.key] / "model.safetensors")}
 
 
 def do(step: Any, places: dict[str, Path], place: Path) -> Path:
