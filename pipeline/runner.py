@@ -90,6 +90,7 @@ def _run_steps(
     from pipeline.command.display import Display
     from pipeline.graph.cluster import connected
     from pipeline.graph.dag import Watch, check_resources, run_dag
+    from pipeline.graph.warm import warm_up
 
     titles = step_titles(built.milestones)
     with connected(address, cpus), stopping() as check, Display(console, titles, len(steps), store) as display:
@@ -100,6 +101,7 @@ def _run_steps(
 
         if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":  # a cluster may grow, this machine will not
             check_resources(steps.values(), "this machine")
+            warm_up(steps)
         usage = built.config.tracking.usage
         run_dag(steps, store, Watch(check, display.progress, tracker.point, on_done, display.line, display.failed, usage))
 

@@ -78,6 +78,8 @@ class Step:
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
+    loads: ClassVar[tuple[str, ...]] = ()
+    """Modules whose import takes its worker seconds; an idle one may import them beforehand (`graph/warm.py`)."""
 
     def run(self, work: Work) -> Outcome:
         """Do the work; called once per fingerprint, on a Ray worker, with all inputs stored."""

@@ -29,6 +29,7 @@ class Evaluate(Evaluation):
     """One model is asked every task of a suite: in the step's own process, or by so many `workers` side by side."""
 
     kind: ClassVar[str] = "evaluate"
+    loads: ClassVar[tuple[str, ...]] = ("evaluators.generate",)
     version: ClassVar[int] = 2
     suite: Suite
     workers: int = execution(0)

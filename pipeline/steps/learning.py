@@ -39,6 +39,7 @@ class FineTune(Stage):
     """A model takes up a task."""
 
     kind: ClassVar[str] = "finetune"
+    loads: ClassVar[tuple[str, ...]] = ("trainers.train",)
     start: Step
     task: Task
     train: TrainSpec

@@ -89,6 +89,7 @@ class LearnPairs(Stage):
     """A modality-expert model learns from images with text."""
 
     kind: ClassVar[str] = "learn"
+    loads: ClassVar[tuple[str, ...]] = ("trainers.modality.stage",)
     model: Step
     sets: tuple[PairSet, ...]
     modality: ModalitySpec
