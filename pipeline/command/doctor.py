@@ -15,34 +15,39 @@ from pipeline.doctor.findings import Finding, State
 from pipeline.doctor.network import dashboard, mlflow
 from pipeline.doctor.nodes import Here, on_cluster
 from pipeline.doctor.probe import Examiner
+from pipeline.objects.bucket import open_bucket
 
 SECOND = "another process"
 """Of this machine, against which locks are tried."""
 
 
-def show_findings(address: str | None, workspace: Path, tracking: str | None, needed: float, fix: bool, console: Console) -> None:
+def show_findings(
+    address: str | None, workspace: Path, tracking: str | None, needed: float, fix: bool, console: Console, objects: str | None = None
+) -> None:
     """Examine and print; ResourceError if there is a problem. Without an address: this machine, and no Ray."""
-    findings = on_this_machine(workspace, needed, fix) if address is None else on_all_nodes(address, workspace, needed, fix)
+    uri = None if objects is None else open_bucket(objects).uri
+    findings = on_this_machine(workspace, needed, fix, uri) if address is None else on_all_nodes(address, workspace, needed, fix, uri)
     findings.append(mlflow(tracking, workspace))
     print_findings(findings, console)
     problems = [finding.check for finding in findings if finding.state is State.PROBLEM]
     if problems:
         raise ResourceError(f"{len(problems)} of {len(findings)} checks found a problem: {', '.join(problems)}; mend them and ask again")
-    say(console, "next: python -m pipeline run FILE" + ("" if address is None else f" --address {address} workspace={workspace}"))
+    where = ("" if address is None else f" --address {address} workspace={workspace}") + ("" if uri is None else f" objects={uri}")
+    say(console, f"next: python -m pipeline run FILE{where}")
 
 
-def on_this_machine(workspace: Path, needed: float, fix: bool) -> list[Finding]:
+def on_this_machine(workspace: Path, needed: float, fix: bool, uri: str | None = None) -> list[Finding]:
     with probe_directory(workspace) as place:
         nodes = Here({name: Examiner(name, str(workspace), str(place)) for name in (MAKER, SECOND)})
-        return examine(nodes, workspace, needed, {}, fix)
+        return examine(nodes, workspace, needed, {}, fix, uri)
 
 
-def on_all_nodes(address: str, workspace: Path, needed: float, fix: bool) -> list[Finding]:
+def on_all_nodes(address: str, workspace: Path, needed: float, fix: bool, uri: str | None = None) -> list[Finding]:
     with ExitStack() as stack:
         told = connect(address, stack)
         place = stack.enter_context(probe_directory(workspace))
         nodes = stack.enter_context(on_cluster(workspace, place))
-        return [*examine(nodes, workspace, needed, nodes.resources, fix), dashboard(told)]
+        return [*examine(nodes, workspace, needed, nodes.resources, fix, uri), dashboard(told)]
 
 
 def connect(address: str, stack: ExitStack) -> str:

@@ -23,11 +23,14 @@ from pipeline.doctor.findings import (
     judge_workspace,
 )
 from pipeline.doctor.nodes import START_SECONDS, Nodes, offset
+from pipeline.doctor.objects import Told, judge_access, judge_conditions, judge_package, judge_removal, judge_seen_at_once
 
 SECONDS = 20.0
 """For an answer of a node that has answered before."""
 SEEN_SECONDS = 10.0
 """A file that one node wrote is to be seen by the others within these; NFS keeps what it knows of a directory for some seconds."""
+STORE_SECONDS = 180.0
+"""For a node's part with an object store: a file there and back, over a slow line."""
 WATCH_SECONDS = 0.5
 CLOCK_TRIES = 3
 MAKER = "this machine"
@@ -46,19 +49,25 @@ def probe_directory(workspace: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def examine(nodes: Nodes, workspace: Path, needed: float, resources: Mapping[str, Mapping[str, float]], fix: bool) -> list[Finding]:
-    """All findings about `nodes`. `resources`: what Ray counts on each, empty without Ray; `fix`: close open token files first."""
+def examine(
+    nodes: Nodes, workspace: Path, needed: float, resources: Mapping[str, Mapping[str, float]], fix: bool, uri: str | None = None
+) -> list[Finding]:
+    """All findings about `nodes`. `resources`: what Ray counts on each, empty without Ray; `fix`: close open token files first.
+
+    `uri`: the object store that they share, where they share no file system.
+    """
     every = list(nodes.names)
     if fix:
         nodes.ask(dict.fromkeys(nodes.names, ("secure",)), START_SECONDS)
     clustered = bool(resources)
     described = nodes.names if clustered else nodes.names[:1]  # several processes of one machine have the same to tell
-    facts: dict[str, Facts] = nodes.ask(dict.fromkeys(described, ("facts",)), START_SECONDS)
+    facts: dict[str, Facts] = nodes.ask(dict.fromkeys(described, ("facts", uri is not None)), START_SECONDS)
     stores = {name: each.get("object_store_memory", 0.0) for name, each in resources.items()}
     counted = {name: each.get("GPU", 0.0) for name, each in resources.items()}
     findings = [
         judge_workspace(facts, str(workspace)),
-        *(_files(nodes, clustered) if any(not fact.workspace for fact in facts.values()) else []),
+        *(_files(nodes, clustered) if uri is None and any(not fact.workspace for fact in facts.values()) else []),
+        *(_store(nodes, uri) if uri is not None else []),
         judge_free(facts, needed),
         judge_shared_memory(facts, stores),
         *judge_versions(facts),
@@ -107,6 +116,24 @@ def _locks(nodes: Nodes, names: list[str]) -> Finding:
     last = others[-1]
     free = not nodes.ask({last: ("refused",)}, SECONDS).get(last, True)
     return judge_locks(first, refused, held and free)
+
+
+def _store(nodes: Nodes, uri: str) -> list[Finding]:
+    """What every node finds by itself; then, of those that can use the store, whether one alone wins, and all see what each wrote."""
+    place = f"doctor/{uuid.uuid4().hex[:12]}"
+    told: dict[str, Told] = nodes.ask(dict.fromkeys(nodes.names, ("try_store", uri, place)), STORE_SECONDS)
+    findings = [judge_package(told)]
+    able = {name: each for name, each in told.items() if each.package}
+    well = {name: each for name, each in able.items() if not each.wrong}
+    if able:
+        findings.append(judge_access(able, uri))
+    if well:
+        missed = nodes.ask(dict.fromkeys(well, ("store_unseen", uri, place, list(well))), STORE_SECONDS)
+        won = nodes.ask(dict.fromkeys(well, ("store_race", uri, place)), STORE_SECONDS)
+        findings += [judge_conditions(well, [name for name, first in won.items() if first]), judge_seen_at_once(missed)]
+        left = nodes.ask({next(iter(well)): ("store_clear", uri, place)}, STORE_SECONDS)
+        findings += judge_removal(left)
+    return findings
 
 
 def _clocks(nodes: Nodes) -> Finding:

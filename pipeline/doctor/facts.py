@@ -51,9 +51,14 @@ class Facts:
     gpus: int  # GPUs that torch sees
 
 
-def gather(workspace: Path) -> Facts:
-    """The facts of the machine that this runs on. Loads torch only where the system has a GPU, and then in a process of its own."""
+def gather(workspace: Path, own: bool = False) -> Facts:
+    """The facts of the machine that this runs on. Loads torch only where the system has a GPU, and then in a process of its own.
+
+    `own`: the workspace is this machine's alone, and is made by the first run where it is not there.
+    """
     devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if own:
+        workspace = next(place for place in (workspace, *workspace.parents) if place.exists())
     wrong = what_is_wrong(workspace)
     return Facts(
         workspace=wrong,

@@ -1,4 +1,4 @@
-"""What `doctor` has done on each node: small files written, read, replaced and locked in one directory of the workspace.
+"""What `doctor` has done on each node: small files written, read, replaced and locked in a directory, or objects.
 
 An examiner lives in one process of its node. Where it finds nothing of the directory, it says so; it never makes the directory itself.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from foundation.files import write_atomic
+from pipeline.doctor import objects
 from pipeline.doctor.facts import Facts, gather, secure_token
 
 PAUSE_SECONDS = 0.05
@@ -26,9 +27,9 @@ class Examiner:
         self.directory = Path(directory)
         self.lock = FileLock(self.directory / "lock", thread_local=False)  # whichever thread takes it
 
-    def facts(self) -> Facts:
-        """Versions, room, token, GPUs."""
-        return gather(self.workspace)
+    def facts(self, own: bool = False) -> Facts:
+        """Versions, room, token, GPUs. `own`: the workspace is this node's alone, and may be yet to be made."""
+        return gather(self.workspace, own)
 
     def now(self) -> float:
         """This node's clock, in seconds since 1970."""
@@ -91,6 +92,22 @@ class Examiner:
 
     def release(self) -> None:
         self.lock.release()
+
+    def try_store(self, uri: str, place: str) -> objects.Told:
+        """Everything that this node can try of an object store by itself."""
+        return objects.try_store(uri, place, self.name)
+
+    def store_unseen(self, uri: str, place: str, names: list[str]) -> list[str]:
+        """Those whose objects are not read or not listed here, now."""
+        return objects.unseen(uri, place, names)
+
+    def store_race(self, uri: str, place: str) -> bool:
+        """Whether this node, of all that try, was the one to make an object."""
+        return objects.race(uri, place, self.name)
+
+    def store_clear(self, uri: str, place: str) -> str:
+        """Remove what was tried with; what went wrong."""
+        return objects.clear(uri, place)
 
     def _takes(self) -> bool:
         try:

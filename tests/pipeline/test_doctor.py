@@ -112,7 +112,7 @@ class Ahead(Examiner):
 class Broken(Examiner):
     """Does not get as far as to answer."""
 
-    def facts(self) -> object:  # type: ignore[override]
+    def facts(self, own: bool = False) -> object:  # type: ignore[override]
         raise OSError("no such device")
 
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from objects_server import SECRET, Objects, objects_server
 
+__all__ = ["objects_server"]
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240)]
 
 REPOSITORY = Path(__file__).parents[2]
@@ -38,13 +40,14 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def environment(place: Path) -> dict[str, str]:
-    """A temporary directory and a token file of their own, readable by everybody."""
+def environment(place: Path, objects_server: Objects) -> dict[str, str]:
+    """A temporary directory and a token file of their own, readable by everybody, and the way to an object store."""
     token = place / "token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o644)
     own = {"TMPDIR": str(place), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("RAY_")}, **own}
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+    return {**others, **own, **objects_server.environment}
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +66,8 @@ def address(environment: dict[str, str]) -> Iterator[str]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def doctor(environment: dict[str, str], address: str, workspace: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", "doctor", "--address", address, "--workspace", str(workspace)]
+def doctor(environment: dict[str, str], address: str, workspace: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", "doctor", "--address", address, "--workspace", str(workspace), *options]
     wide = {**environment, "COLUMNS": "300", "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(command, env=wide, cwd=REPOSITORY, capture_output=True, text=True, timeout=SECONDS)
 
@@ -81,6 +84,19 @@ def test_both_nodes_are_examined_and_their_faults_named(environment: dict[str, s
     assert "2 of 15 checks found a problem: GPUs, token file" in done.stderr
     assert (place / "token").read_text() not in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []  # what was probed with is gone
+
+
+def test_both_nodes_use_an_object_store(
+    environment: dict[str, str], address: str, place: Path, objects_server: Objects, tmp_path: Path
+) -> None:
+    uri = objects_server.uri()
+    done = doctor(environment, address, tmp_path / "own", "--objects", uri)
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "refused where they must be; one of 2 won" in done.stdout
+    assert "each of 2 reads and lists what each wrote" in done.stdout
+    assert "2 of 16 checks found a problem: GPUs, token file" in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_token_nobody_is_let_in(environment: dict[str, str], address: str, place: Path, tmp_path: Path) -> None:
