@@ -6,6 +6,7 @@ What MLflow gives names to (its models, runs and registered versions) is found i
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from foundation.errors import InputError
 from foundation.files import directory_manifest, manifest_digest
@@ -17,6 +18,9 @@ PLACE = "mergeline://"
 
 LEAST = 6
 """Characters of a digest that are taken for one."""
+
+LONGEST = 200
+"""Characters of a name that an error repeats."""
 
 TOLD = 4
 """Final models of a run that an error names."""
@@ -32,14 +36,17 @@ def find_model(lineage: Lineage, text: str, runs: Runs | None = None, asked: Cal
     digest or the beginning of one, or the name or directory of a run, for the model it ends with. `asked` looks elsewhere, for what is
     nothing of these. Raises InputError where nothing, or more than one model, is meant.
     """
-    place, runs = Path(text.removeprefix(PLACE)).expanduser(), runs or {}
-    if (place / "run.json").is_file() and place.resolve().name in runs:
-        return final_of(runs, place.resolve().name)
-    if place.is_dir():
-        return by_place(lineage, place.resolve())
+    if text.startswith(PLACE):  # as a registered version's source has it
+        text = unquote(text.removeprefix(PLACE))
+        text = f"sha256:{text.removeprefix('sha256/')}" if text.startswith("sha256/") else text
+    place, runs = place_of(text), runs or {}
+    if place is not None and (place / "run.json").is_file() and place.name in runs:
+        return stored(lineage, place.name, final_of(runs, place.name))
+    if place is not None:
+        return by_place(lineage, place)
     if text in runs:
-        return final_of(runs, text)
-    wanted, written = text.removeprefix("sha256:"), str(place).rstrip("/")
+        return stored(lineage, text, final_of(runs, text))
+    wanted, written = text.removeprefix("sha256:"), text.rstrip("/")
     found = [key for key in lineage.models if key == text] or [key for key, model in lineage.models.items() if model.place == written]
     found = found or [
         key for key, model in lineage.models.items() if key.startswith(text) or (len(wanted) >= LEAST and model.digest.startswith(wanted))
@@ -52,7 +59,18 @@ def find_model(lineage: Lineage, text: str, runs: Runs | None = None, asked: Cal
         return elsewhere
     close = nearest(text, [*lineage.models, *runs])
     advice = f"did you mean {close!r}? " if close else ""
-    raise InputError(f"no model here is called {text!r}; {advice}give a step's key, sha256:…, a checkpoint's directory or a run's name")
+    raise InputError(
+        f"no model here is called {brief(text)!r}; {advice}give a step's key, sha256:…, a checkpoint's directory or a run's name"
+    )
+
+
+def place_of(text: str) -> Path | None:
+    """The directory that a text names, as it is without links; None where there is none, or no file could be called so."""
+    try:
+        place = Path(text).expanduser()
+        return place.resolve() if text and place.is_dir() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def by_place(lineage: Lineage, place: Path) -> str:
@@ -67,6 +85,13 @@ def by_place(lineage: Lineage, place: Path) -> str:
     if same:
         return first_made(lineage, same)
     raise InputError(f"{place} (sha256:{digest[:SHOWN]}) is no checkpoint that is known here, nor a copy of one; name its --workspace")
+
+
+def stored(lineage: Lineage, run: str, key: str) -> str:
+    """The key of the model that a run ends with; InputError where that is not there, or not any more."""
+    if key not in lineage.models:
+        raise InputError(f"{run} ends with {key}, which is not stored: run it (again) to its end, or name a model that is there by its key")
+    return key
 
 
 def first_made(lineage: Lineage, keys: Sequence[str]) -> str:
@@ -124,3 +149,8 @@ def need_data(lineage: Lineage, text: str) -> tuple[str, tuple[str, ...]]:
         advice = f"did you mean {close!r}?" if close else f"known: {', '.join(lineage.data_sets()) or 'none'}"
         raise InputError(f"--data {text}: no model here rests on data of that name; {advice}")
     return found
+
+
+def brief(text: str) -> str:
+    """A name as an error repeats it."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from foundation.errors import ConfigError, InputError
+from foundation.errors import ConfigError, InputError, MergelineError
 from foundation.files import write_atomic
 from pipeline.command.terminal import say
 from pipeline.config.inputs import check_place, make_place
@@ -157,13 +157,13 @@ def opened(asked: Asked) -> tuple[Lineage, Callable[[str], str | None]]:
     def elsewhere(text: str) -> str | None:
         if not is_of_mlflow(text):
             return None
-        uris, refused = tracking_uris(asked.workspace), []
-        for uri in uris:
+        refused: list[MergelineError] = []
+        for uri in tracking_uris(asked.workspace):
             try:
                 return asked_of(uri, lineage, note)(text)
-            except InputError as error:
-                refused.append(str(error))
-        raise InputError(refused[0])
+            except MergelineError as error:
+                refused.append(error)
+        raise refused[0]
 
     return lineage, elsewhere
 
@@ -172,8 +172,16 @@ def tracking_uris(workspace: Path) -> list[str]:
     """Where the runs of a workspace are tracked: as its runs say, the newest first, else where a run would be."""
     left = [*workspace.glob("runs/*/tracking.json"), *workspace.glob("runs/*/tracking/written.json")]
     said = sorted(left, key=lambda path: path.stat().st_mtime, reverse=True)
-    found = [json.loads(path.read_text())["uri"] for path in said]
+    found = [uri for path in said if (uri := uri_in(path))]
     return list(dict.fromkeys([*found, tracking_uri(None, workspace.absolute())]))
+
+
+def uri_in(path: Path) -> str:
+    """The address that a run left in a file; empty where the file is damaged: then it says nothing."""
+    try:
+        return str(json.loads(path.read_text())["uri"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def told_to_programs(asked: Asked, found: OfModel | OfData) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 It is written as the run itself would have written it, with the same times and the same end, from the first event on.
 """
 
+import math
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from foundation.errors import ConfigError, InputError, MergelineError, ResourceError
 from pipeline.command.summary import run_directory
-from pipeline.command.terminal import LINE_SECONDS, counting_bars, say
+from pipeline.command.terminal import LINE_SECONDS, say
 from pipeline.config.experiment import EXPERIMENT_FILE, Built, build
 from pipeline.results import read_identity
 from pipeline.runner import alone
@@ -31,8 +34,10 @@ def sync_runs(names: list[str], workspace: Path, tracking: str | None, wait: flo
     """Write every named run to its MLflow, or to the one at `tracking`. ResourceError if it is silent for `wait` seconds."""
     if len(set(names)) < len(names):
         raise ConfigError(f"a run is named twice: {' '.join(names)}; name each once")
+    if math.isnan(wait):
+        raise ConfigError("--wait is no number; give the seconds without an answer after which it is given up")
     if tracking is not None:
-        tracking_uri(tracking, workspace)
+        tracking = tracking_uri(tracking, workspace, "--tracking")
     found = [built_run(run_directory(name, workspace)) for name in names]
     process = WriterProcess()
     done = False
@@ -64,11 +69,17 @@ def built_run(directory: Path) -> Built:
 def sync_run(built: Built, tracking: str | None, wait: float, process: WriterProcess, console: Console) -> None:
     """Write one run and say what was written."""
     own = without_secrets(tracking_uri(built.config.tracking.uri, built.workspace))
-    check_tracking(built, tracking)
-    with alone(built.run_directory):
+    uri = without_secrets(tracking) if tracking else own
+    if wrong := check_tracking(built, tracking):
+        raise ResourceError(f"no MLflow tracking server at {uri}: {wrong}; check the address")
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone(built.run_directory))
+        except ResourceError as error:
+            raise ResourceError(f"{built.run_directory} is in use: the run goes on, or another sync writes it; wait for its end") from error
         keep_journal(built, Store(built.workspace / "store"))
         process.write(built.run_directory, tracking, whole=True)
-        written = _written(built, process, wait, without_secrets(tracking) if tracking else own, console)
+        written = _written(built, process, wait, uri, console)
     if written.place is not None and written.uri == own and not written.refused:
         mark(built, written.place)
     told = written.wrote
@@ -81,7 +92,8 @@ def _written(built: Built, process: WriterProcess, wait: float, uri: str, consol
     """What the process wrote; ResourceError once nothing has changed for `wait` seconds, or it does not stay alive."""
     size = journal_file(built.run_directory).stat().st_size
     before, since, told = None, time.monotonic(), time.monotonic()
-    with counting_bars(console) as bars:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), DownloadColumn(), "of its journal")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(built.name, total=size)
         while True:
             lives = process.wait(LOOK_SECONDS) or process.alive

@@ -45,9 +45,17 @@ def read_usage(directory: Path) -> Iterator[Look]:
         for number, line in enumerate(path.read_text(errors="replace").splitlines()):
             try:
                 told = json.loads(line)
-                yield Look(role, number, float(told["time"]), str(told["process"]), told["values"], told["so_far"])
-            except (ValueError, KeyError, TypeError):
+                look = Look(role, number, float(told["time"]), str(told["process"]), _numbers(told["values"]), _numbers(told["so_far"]))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
+            yield look
+
+
+def _numbers(told: Mapping[str, Any]) -> dict[str, float]:
+    """Names and numbers; TypeError for anything else."""
+    if not all(type(value) in (int, float) for value in told.values()):
+        raise TypeError("a look tells numbers")
+    return dict(told)
 
 
 def totals(directory: Path, since: float) -> dict[str, float]:
@@ -63,7 +71,7 @@ def totals(directory: Path, since: float) -> dict[str, float]:
     roles: dict[str, dict[str, float]] = {}
     for (role, _), look in last.items():
         found = roles.setdefault(role, {})
-        found["cpu_seconds"] = found.get("cpu_seconds", 0) + look.so_far["cpu_seconds"]
+        found["cpu_seconds"] = found.get("cpu_seconds", 0) + look.so_far.get("cpu_seconds", 0)
         for name in look.so_far.keys() - {"cpu_seconds"}:  # a worker that was started again did not hold its memory twice
             found[name] = max(found.get(name, 0), look.so_far[name])
     summed: dict[str, float] = {}

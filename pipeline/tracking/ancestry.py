@@ -11,23 +11,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from foundation.errors import InputError, ResourceError
+from foundation.errors import ConfigError, InputError, MergelineError, ResourceError
 from pipeline.lineage import Data, Lineage, Model, Parent, mean_score, model_of
 from pipeline.lineage_names import final_of
 from pipeline.store import Record, Store
-from pipeline.tracking.backend import open_client, sqlite_file, tracking_uri, without_secrets
+from pipeline.tracking.admission import check_readable
+from pipeline.tracking.backend import open_client, reason_of, sqlite_file, tracking_uri, without_secrets
+from pipeline.tracking.schema import check_tables
 
 LINEAGE_TAG, STEP_TAG, SCORE_TAG, FINAL_TAG = "mergeline.lineage", "mergeline.step", "mergeline.score", "mergeline.final"
 TOLD = ("how", "method", "weights", "seed", "finished", "commit", "release", "parents", "helpers", "data")
 """What of a model its lineage tag tells; the rest has tags of its own."""
 
 PAGE = 100
-SAID = 120
-"""Characters of a server's error that are told."""
 
 MODEL = re.compile(r"(?:models:/)?m-[0-9a-f]{32}")
 RUN = re.compile(r"[0-9a-f]{32}")
-VERSION = re.compile(r"models:/(?P<name>[^/:@]+)(?:@(?P<alias>[^/:@]+)|/(?P<version>\d+))")
+VERSION = re.compile(r"models:/(?P<name>[^/:@]+)(?:@(?P<alias>[^/:@]+)|/(?P<version>\d{1,9}))")
 
 
 def lineage_tag(record: Record, store: Store) -> str:
@@ -51,37 +51,51 @@ def tracked_lineage(uri: str) -> Lineage:
         raise InputError(f"{without_secrets(uri)} knows no checkpoint of ours; name the tracking URI that the pipeline logged to")
     newest: dict[str, tuple[tuple[Any, ...], Model]] = {}
     for each in logged:  # runs that share a step have a model of it each
-        model, rank = _model(each, steps)
+        try:
+            model, rank = _model(each, steps)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{without_secrets(uri)}: the tags of the model {each.model_id} cannot be read ({type(error).__name__}: {error}); "
+                "if somebody changed them there, delete the model in MLflow and have its run written again: python -m pipeline sync RUN"
+            ) from error
         if each.tags[STEP_TAG] not in newest or newest[model.key][0] < rank:
             newest[model.key] = (rank, model)
     return Lineage({key: newest[key][1] for key in sorted(newest)})
 
 
 def client_of(uri: str) -> Any:
-    """A client of an MLflow that is there; InputError for a database file that is not."""
-    database = sqlite_file(tracking_uri(uri, Path()))
+    """A client of an MLflow that is there; InputError for a database file that is not, ConfigError or ResourceError for a bad server."""
+    whole = tracking_uri(uri, Path(), "--tracking")
+    database = sqlite_file(whole)
     if database is not None and not database.exists():
         raise InputError(f"--tracking {without_secrets(uri)}: there is no file {database}; name the database that the pipeline logged to")
-    return open_client(uri)
+    try:
+        if database is not None:
+            check_tables(database)
+    except ConfigError as error:
+        raise InputError(f"--tracking {without_secrets(uri)}: {error}") from error
+    check_readable(whole)
+    return open_client(whole)
 
 
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
     """Turns what MLflow raises into errors that say what to do."""
-    from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import DatabaseError
 
     shown = without_secrets(uri)
     try:
         yield
-    except MlflowException as error:
-        raise ResourceError(
-            f"{shown} does not answer as an MLflow tracking server ({without_secrets(str(error))[:SAID]}…); check --tracking"
-        ) from error
+    except (MergelineError, KeyboardInterrupt):
+        raise
     except DatabaseError as error:
+        if "locked" in str(error.orig):
+            raise ResourceError(f"{shown} is locked by another process; try again once that is done") from error
         raise InputError(
             f"--tracking {shown}: is no database of MLflow ({error.orig}); name the one that the pipeline logged to"
         ) from error
+    except Exception as error:  # MLflow's client lets through what its libraries raise of an answer that they do not understand
+        raise ResourceError(f"MLflow at {shown} cannot be read: {reason_of(error)}; check --tracking, and that it runs") from error
 
 
 def _logged_models(client: Any) -> Iterator[Any]:
@@ -222,9 +236,10 @@ def _version(client: Any, text: str, name: str, alias: str | None, version: str 
 def _of_run(client: Any, run: Any) -> str:
     """The step whose checkpoint a run means: what it made or asked; of a whole pipeline, what it ends with."""
     tags, name = run.data.tags, run.info.run_name
-    made = [tags["mergeline.model_id"]] if "mergeline.model_id" in tags else [each.model_id for each in run.outputs.model_outputs]
+    outputs = run.outputs.model_outputs if run.outputs else []
+    made = [tags["mergeline.model_id"]] if "mergeline.model_id" in tags else [each.model_id for each in outputs]
     if made:
-        return _tagged(client.get_logged_model(made[0]).tags, name)[0]
+        return _tagged(_there(f"{name}, the run of {made[0]}", lambda: client.get_logged_model(made[0])).tags, name)[0]
     if tags.get("mergeline.kind") != "pipeline":
         raise InputError(f"the run {name!r} ({tags.get('mergeline.kind', 'not of ours')}) made no model and asked none; name one that did")
     if FINAL_TAG in tags:

@@ -1,9 +1,13 @@
 """Where MLflow keeps its book: which addresses are taken, and how a new SQLite database is opened safely. Needs no MLflow to be asked."""
 
+import errno
+import glob
 import logging
 import os
 import re
+import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,8 @@ from typing import Any
 from filelock import FileLock
 
 from foundation.errors import ConfigError
+from pipeline.tracking.addresses import SERVERS as SERVERS
+from pipeline.tracking.addresses import SQLITE, check_address
 from pipeline.tracking.opening import opened
 
 QUIET = {
@@ -24,35 +30,49 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-SERVERS = ("http://", "https://")
 ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 """For whoever writes: a request that makes something, sent again by the client itself, could make it twice."""
-DATABASES = ("sqlite:///", "postgresql", "mysql", "mssql")
 SECRET_NAMES = ("PASSWORD", "TOKEN", "SECRET")
 SHORTEST_SECRET = 6
 """A shorter one would take common words out of messages."""
 AWAY = {
-    "Connection refused": "connection refused",
-    "NameResolutionError": "its host is not known",
-    "timed out": "no answer in time",
-    "RemoteDisconnected": "the connection broke off",
-    "Connection reset": "the connection broke off",
+    r"Connection refused": "connection refused",
+    r"NameResolutionError|getaddrinfo failed|Name or service not known": "its host is not known",
+    r"No route to host|Network is unreachable": "there is no way to its host",
+    r"timed out": "no answer in time",
+    r"CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted here",
+    r"\[SSL|SSLE|SSLError": "no TLS with it: is it http:// that it speaks?",
+    r"BadStatusLine|BadHttpMessage|InvalidHeader|Invalid header": "what answers there does not speak HTTP: is it https:// that it speaks?",
+    r"RemoteDisconnected|Connection broken|IncompleteRead": "the connection broke off",
+    r"Connection reset|Broken pipe": "the connection broke off",
+    r"Exceeded \d+ redirects": "it redirects without end",
+    r"not in a valid JSON format|ParseError|JSONDecodeError": "what answers there is no MLflow",
+    r"ENDPOINT_NOT_FOUND|error code 404 != 200": "it does not know this request: no MLflow, or an older one",
+    r"too many (\d+) error responses": r"it answers \1",
+    r"failed with error code (\d+) != 200": r"it answers \1",
+    r"No space left on device|database or disk is full": "its disk is full",
+    r"database is locked": "the database is locked by another process",
 }
-"""What the client's long errors come to where the server is away."""
+"""What the client's long errors come to where the server is away, or another than it should be: the first that is found in one."""
+NEW_BYTES = 1 << 21
+"""What MLflow's empty tables take, with some room."""
 REASON = 300
 """Characters of an error that are kept."""
 
 
-def tracking_uri(configured: str | None, workspace: Path) -> str:
-    """The configured URI, else `MLFLOW_TRACKING_URI`, else an SQLite file in the workspace; ConfigError for what cannot hold a mirror."""
-    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace / 'mlflow.db'}"
-    if not uri.startswith(SERVERS + DATABASES):
-        origin = "tracking.uri" if configured else "MLFLOW_TRACKING_URI"
-        raise ConfigError(
-            f"{origin} is {without_password(uri)!r}, which is neither a tracking server (http://..., https://...) nor a database "
-            f"(sqlite:////absolute/path/mlflow.db, postgresql://...); leave it out to keep an SQLite file in the workspace"
-        )
-    return uri
+def tracking_uri(configured: str | None, workspace: Path, origin: str = "tracking.uri") -> str:
+    """The configured URI, else `MLFLOW_TRACKING_URI`, else an SQLite file in the workspace; a file's path is made absolute.
+
+    ConfigError for what cannot hold a mirror; `origin` is where the configured one stands.
+    """
+    if configured is not None and not configured.strip():
+        raise ConfigError(f"{origin} is empty; name a tracking server or database, or leave it out to keep an SQLite file in the workspace")
+    given = configured or os.environ.get("MLFLOW_TRACKING_URI")
+    if not given:
+        return f"{SQLITE}{workspace.absolute() / 'mlflow.db'}"
+    check_address(given, origin if configured else "MLFLOW_TRACKING_URI", without_password(given))
+    path = sqlite_file(given)
+    return given if path is None else f"{SQLITE}{path.absolute()}"  # wherever its readers are
 
 
 def without_password(text: str) -> str:
@@ -79,15 +99,15 @@ def without_secrets(text: str) -> str:
 def reason_of(error: BaseException) -> str:
     """An error in one line, without secrets; a few words where it only says that nobody was reached."""
     for said, word in AWAY.items():
-        if said in str(error):
-            return word
+        if found := re.search(said, f"{type(error).__name__}: {error}"):
+            return found.expand(word)
     first = next(iter(str(error).strip().splitlines()), "")
     return without_secrets(f"{type(error).__name__}: {first}" if first else type(error).__name__)[:REASON]
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The database file of an SQLite URI, else None."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def sqlite_has_run(uri: str, run_id: str) -> bool:
@@ -106,8 +126,8 @@ def sqlite_has_run(uri: str, run_id: str) -> bool:
 def open_client(uri: str) -> Any:
     """MLflow's client, which prints nothing. An SQLite file is opened under a lock, the client's making included: MLflow takes none.
 
-    A new file is made under another name and renamed once its tables are all there: a process killed while MLflow makes them would leave a
-    database that no MLflow can open again.
+    A new file (or one that is empty) is made under another name and renamed once its tables are all there: a process killed while MLflow
+    makes them would leave a database that no MLflow can open again.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     from mlflow import MlflowClient
@@ -117,14 +137,27 @@ def open_client(uri: str) -> Any:
     database = sqlite_file(uri)
     if database is None:
         return opened(uri, lambda: MlflowClient(tracking_uri=uri))
+    if database.exists() and not os.access(database.parent, os.W_OK):  # there is no room for a lock, and nothing to be made
+        return MlflowClient(tracking_uri=uri)
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"):
-        if not database.exists():
-            new = database.with_name(f".{database.name}.new")
-            for left in new.parent.glob(f"{new.name}*"):  # of a process that was killed
-                left.unlink()
-            MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
-            new.rename(database)
+        if not database.exists() or not database.stat().st_size:
+            _make(database, lambda new: MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1))
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def _make(database: Path, tables: Callable[[Path], object]) -> None:
+    """Have a new database's `tables` made under another name. OSError where the disk is full: MLflow fails then with a word of its own."""
+    new = database.with_name(f".{database.name}.new")
+    for left in database.parent.glob(f"{glob.escape(new.name)}*"):  # of a process that was killed
+        left.unlink()
+    try:
+        tables(new)
+    except Exception as error:
+        new.unlink(missing_ok=True)
+        if (free := shutil.disk_usage(database.parent).free) < NEW_BYTES:
+            raise OSError(errno.ENOSPC, f"No space left on device: a new database needs {NEW_BYTES:,} bytes, {free:,} are free") from error
+        raise
+    new.rename(database)

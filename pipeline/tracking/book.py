@@ -6,9 +6,11 @@ not written again. One process writes. After a failure the book is opened anew: 
 told, and what was made twice that way is found and taken out.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ PAGE = 500
 BATCH = 1000
 """Points in one request: MLflow takes no more."""
 PARENT_TAG = "mlflow.parentRunId"
+FOLDER = re.compile(r"[A-Za-z0-9_=+-][A-Za-z0-9_.=+ -]{0,119}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Book:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:
-                location = None if artifacts is None else (artifacts / name).absolute().as_uri()
+                location = None if artifacts is None else (artifacts / folder_of(name)).absolute().as_uri()
                 return str(self.client.create_experiment(name, artifact_location=location))
             except MlflowException:
                 found = self.client.get_experiment_by_name(name)
@@ -241,3 +244,10 @@ class Book:
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def folder_of(experiment: str) -> str:
+    """The directory for an experiment's artifacts: its name, or where that leads elsewhere or is too long, one that begins like it."""
+    if FOLDER.fullmatch(experiment):
+        return experiment
+    return f"{re.sub(r'[^A-Za-z0-9_=+-]', '-', experiment)[:60]}-{sha256(experiment.encode()).hexdigest()[:8]}"

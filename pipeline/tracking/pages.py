@@ -12,11 +12,13 @@ from itertools import chain
 from pipeline.compare import Comparisons, Opened
 from pipeline.report.run_scores import AFTER, BASE, BEFORE
 from pipeline.results import read_identity
-from pipeline.tracking.backend import SERVERS, open_client, reason_of, sqlite_file, sqlite_has_run, without_secrets
+from pipeline.tracking.addresses import SERVERS
+from pipeline.tracking.admission import check_readable
+from pipeline.tracking.backend import open_client, reason_of, sqlite_file, sqlite_has_run, without_secrets
 from pipeline.tracking.links import compare_runs, metric_page, ui_base, view_page
 from pipeline.tracking.tracker import MARKER
 from pipeline.tracking.views import CURVES_VIEW, STAGES_VIEW
-from pipeline.tracking.writing.written import Mirrored, read_written
+from pipeline.tracking.writing.written import Mirrored, as_place, read_written
 
 CHARTED = ("acc/average", "acc/held_out", "acc/stream")
 """The metrics that the chart over the stages draws, of those that the runs have."""
@@ -85,8 +87,8 @@ def standings(run: Opened) -> list[Mirrored]:
     try:
         told = json.loads((run.directory / MARKER).read_text())
         if told.pop("identity") == identity:
-            found.append(Mirrored(**{**told, "compared": tuple(told["compared"]), "tracks": tuple(told["tracks"])}))
-    except (OSError, ValueError, KeyError, TypeError):
+            found.append(as_place(told))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # none was left, or by an older version: then it is not known to be there
     there = [place for place in found if place.uri.startswith(SERVERS) or _holds(place)]
     return list({place.uri: place for place in reversed(there)}.values())[::-1]
@@ -126,7 +128,9 @@ def _stage_of(found: Comparisons, run: Opened) -> int:
 def _asked(place: Mirrored, stage: int, roles: Sequence[str]) -> list[str]:
     """The evaluation runs of a stage, asked of MLflow; in the order of arms, before the merge first."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    client = open_client(uri if without_secrets(uri) == place.uri else place.uri)
+    uri = uri if without_secrets(uri) == place.uri else place.uri
+    check_readable(uri)
+    client = open_client(uri)
     pipeline = client.get_run(place.pipeline_run).data.tags["mergeline.pipeline"]
     question = f"tags.`mergeline.pipeline` = '{pipeline}' and tags.`mergeline.kind` = 'evaluation' and tags.`mergeline.stage` = '{stage}'"
     found = client.search_runs([place.experiment], question, order_by=["attributes.start_time"], max_results=1000)

@@ -98,7 +98,8 @@ def registered_name(built: "Built") -> str:
     """What the registered model is called, in the characters that MLflow takes: no slash, colon or quote."""
     tracking = built.config.tracking
     wanted = tracking.registered_model or tracking.experiment or built.config.name
-    return re.sub(r"[/:%\"'@\x00-\x1f]", "-", wanted).strip()[:LONGEST_NAME] or "mergeline"
+    whole = re.sub(r"[/:%\"'@\x00-\x1f]", "-", wanted).strip()[:LONGEST_NAME] or "mergeline"
+    return re.sub(r"^\.(?=\.|$)", "-", whole)  # no name that as a file would be another one
 
 
 def source_of(record: Record) -> str:

@@ -24,7 +24,7 @@ from pipeline.tracking.backend import sqlite_has_run, tracking_uri, without_secr
 from pipeline.tracking.environment import write_environment
 from pipeline.tracking.writing.journal import Event, Journal, Kind, journal_file, last_event, last_opened, read_events
 from pipeline.tracking.writing.process import WriterProcess
-from pipeline.tracking.writing.written import REFUSED_FILE, Mirrored, Written, read_refused
+from pipeline.tracking.writing.written import REFUSED_FILE, Mirrored, Written, as_place, read_refused
 
 MARKER = "tracking.json"
 BATCH = 10_000
@@ -53,7 +53,7 @@ class Tracker:
         self.process = WriterProcess()
         self._events: queue.Queue[Event | None] = queue.Queue()
         self._thread: threading.Thread | None = None
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
 
     def start(self) -> None:
         """Begin to write."""
@@ -99,6 +99,8 @@ class Tracker:
             self.process.hurry()
 
     def _wait(self, deadline: float, say: Callable[[str], None]) -> None:
+        if self._failure is not None:
+            return  # the end of the run is not in the journal, so nobody will come to it
         patience = min(deadline, time.monotonic() + PATIENCE_SECONDS)
         if not self.process.wait(patience - time.monotonic()) and (left := deadline - time.monotonic()) > 0:
             say(f"waiting up to {left:.0f} s for MLflow at {self.uri}; Ctrl-C leaves it to `sync`")
@@ -119,7 +121,7 @@ class Tracker:
                 journal.append([event for event in batch if event is not None])
                 self.process.keep_alive()
             journal.close()
-        except OSError as error:  # told at the end; the work itself fails if the disk is full
+        except Exception as error:  # of whatever kind: it is told at the end, and the work goes on
             self._failure = error
 
     def _batch(self) -> Iterator[Event | None]:
@@ -171,7 +173,7 @@ def refused_line(run_directory: Path, written: Written) -> str:
     """What MLflow refused for good, as a line for the user; empty where it took everything."""
     if not written.refused:
         return ""
-    what, why = next(iter(read_refused(run_directory).items()))
+    what, why = next(iter(read_refused(run_directory).items()), ("an entry", "its file is gone"))
     place = journal_file(run_directory).with_name(REFUSED_FILE)
     return f"MLflow refused {written.refused} of the run's entries for good, e.g. {what} ({why}); see {place}"
 
@@ -191,7 +193,7 @@ def already_mirrored(built: Built) -> Mirrored | None:
     try:
         content = json.loads(marker.read_bytes())
         same = (content.pop("identity"), content["uri"]) == (built.identity, without_secrets(uri))
-        place = Mirrored(**{**content, "compared": tuple(content["compared"]), "tracks": tuple(content["tracks"])})
-    except (ValueError, KeyError, TypeError, AttributeError):
+        place = as_place(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # damaged: it is written again
     return place if same and sqlite_has_run(uri, place.pipeline_run) else None

@@ -111,3 +111,34 @@ def test_a_server_that_is_away_is_told_in_a_few_words() -> None:
     told = "API request to http://h/api failed with exception HTTPConnectionPool: Max retries exceeded ([Errno 111] Connection refused)"
     assert reason_of(RuntimeError(told)) == "connection refused"
     assert reason_of(RuntimeError("Read timed out. (read timeout=20)")) == "no answer in time"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"event":"point","time":1,"key":"k","step":"a","values":{"x":1}}',
+        b'{"event":"point","time":1,"key":"k","step":1,"values":[1]}',
+        b'{"event":"point","time":1,"key":"k","step":1,"values":{"x":"y"}}',
+        b'{"event":"point","time":1,"key":5,"step":1,"values":{"x":1}}',
+        b'{"event":"point","time":NaN,"key":"k","step":1,"values":{"x":1}}',
+        b'{"event":"point","time":1e300,"key":"k","step":1,"values":{"x":1}}',
+        b'{"event":"point","time":1,"key":"k","step":1' + b"0" * 40 + b',"values":{"x":1}}',
+        b'{"event":"closed","time":1,"status":"GONE"}',
+        b'{"event":"closed","time":Infinity,"status":"FINISHED"}',
+        b'{"event":"rewound","time":1}',
+        b"[1,2]",
+        b"null",
+        b"[" * 100_000,
+        b"\x00\xff\xfe",
+    ],
+)
+def test_what_is_no_event_in_the_middle_is_left_out(tmp_path: Path, line: bytes) -> None:
+    """Damaged, or written by a later version: what stands around it is read."""
+    path = written(tmp_path / "events.jsonl", ALL[:2])
+    with open(path, "ab") as file:
+        file.write(line + b"\n")
+    written(path, ALL[2:])
+    assert [event for event, _ in read_events(path)] == ALL
+    with open(path, "ab") as file:
+        file.write(line + b"\n")
+    assert last_event(path) == CLOSED

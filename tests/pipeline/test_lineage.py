@@ -69,7 +69,15 @@ def test_a_model_is_found_by_place_copy_digest_and_key(lineage: Lineage, last: s
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("merge-", "begins the names of 2 models"), ("merged", "no model here"), ("sha256:0000000", "no model here")],
+    [
+        ("merge-", "begins the names of 2 models"),
+        ("merged", "no model here"),
+        ("sha256:0000000", "no model here"),
+        ("x" * 5000, "no model here is called 'x{200}…'"),
+        ("~nobody-of-that-name/x", "no model here"),
+        ("..", "is no checkpoint"),
+        ("", "begins the names of 5 models"),
+    ],
 )
 def test_what_names_no_single_model_is_refused(lineage: Lineage, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
@@ -195,3 +203,20 @@ def test_a_very_long_picture_is_drawn(lineage: Lineage, last: str, monkeypatch: 
     width, height = Image.open(io.BytesIO(draw_lineage(Lineage(chain), "merge-29", down=False))).size
     assert 990 <= height <= 1000
     assert 0 < width < height
+
+
+def test_a_registered_version_s_source_means_its_checkpoint(lineage: Lineage, last: str) -> None:
+    """As it is written: with signs that a URI has not, and by digest where the place is too long."""
+    apart = replace(lineage.models[last], place="/data/my runs/100%/checkpoint")
+    elsewhere = Lineage({**lineage.models, last: apart})
+    assert find_model(elsewhere, "mergeline:///data/my%20runs/100%25/checkpoint") == last
+    assert find_model(elsewhere, f"mergeline://sha256/{apart.digest}") == last
+
+
+def test_a_run_whose_last_model_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It goes on, it failed, or its record was removed."""
+    built, _ = make(tmp_path, steps=4)
+    told = ended(capsys, "lineage", built.name, "--workspace", tmp_path)
+    assert told.code == 3
+    assert f"{built.name} ends with {built.milestones[-1].model.key}, which is not stored: run it (again) to its end" in told.err
+    assert len(told.err.splitlines()) == 1

@@ -36,7 +36,7 @@ def test_a_tracking_database_that_is_not_there_is_refused_and_not_made(tmp_path:
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("targets: [parity]\n" * 20)
-    with pytest.raises(InputError, match=r"is no database of MLflow \(file is not a database\)"):
+    with pytest.raises(InputError, match=r"mlflow\.db is no SQLite database; move it aside"):
         tracked_lineage(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
@@ -170,3 +170,27 @@ def test_pages_are_brought_up_to_date(tmp_path: Path, database: Path) -> None:
     complete(open_mirror(built, store, database))
     assert tracked_lineage(uri).models == read_lineage(store.root).models
     assert tracked_lineage(uri).models[final.key].digest != earlier.digest
+
+
+def test_tags_that_somebody_changed_are_told_with_their_model(whole: Whole, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{shutil.copy(whole[0].workspace / 'mlflow.db', tmp_path / 'mlflow.db')}"
+    client = MlflowClient(tracking_uri=uri)
+    model = next(iter(client.search_logged_models([whole[2].book.experiment_id])))
+    client.set_logged_model_tags(model.model_id, {"mergeline.lineage": "{torn"})
+    with pytest.raises(InputError, match=f"the tags of the model {model.model_id} cannot be read .JSONDecodeError"):
+        tracked_lineage(uri)
+
+
+def test_lineage_looks_on_where_one_of_a_workspace_s_servers_is_away(
+    whole: Whole, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = tmp_path / "ws"
+    shutil.copytree(whole[0].workspace, workspace)
+    for place, content in {"a": {"uri": "http://127.0.0.1:1"}, "b": {"no": "uri"}}.items():
+        (workspace / "runs" / place).mkdir()
+        (workspace / "runs" / place / "tracking.json").write_text(json.dumps(content))
+    told = ended(capsys, "lineage", "models:/tiny@latest-merged", "--workspace", workspace)
+    assert told.code == 0, told.err
+    assert whole[0].milestones[-1].model.key in told.out

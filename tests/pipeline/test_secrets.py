@@ -153,6 +153,7 @@ def test_a_run_leaves_no_secret_anywhere(tmp_path: Path, ray_home: Path, databas
         ]  # fmt: skip
     printed = b"".join(each.stdout + each.stderr for each in said)
     assert [each.returncode for each in said] == [0, 0, 0, 0], printed.decode()
+    assert b"wait for MLflow" not in printed, printed.decode()  # all of it is there, the second time too
     file.unlink()  # what the user wrote is the user's
     found = {path: path.read_bytes() for place in (tmp_path, ray_home) for path in place.rglob("*") if path.is_file()}
     names = {path.name for path in found}

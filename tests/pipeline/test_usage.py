@@ -191,3 +191,10 @@ def test_torch_is_neither_imported_nor_made_to_use_a_gpu(monkeypatch: pytest.Mon
     monkeypatch.delitem(sys.modules, "torch")
     assert gpus.gpu_memory() == {}
     assert "torch" not in sys.modules
+
+
+@pytest.mark.parametrize("so_far", [{}, {"cpu_seconds": "many"}, [], None, {"peak_memory_bytes": 5}])
+def test_a_damaged_look_ends_no_step(tmp_path: Path, so_far: Any) -> None:
+    looks = [{"time": 1.0, "process": "a", "values": {}, "so_far": so_far}, {"time": 1.0, "process": "b", "values": [], "so_far": {}}]
+    (tmp_path / "usage.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+    assert totals(tmp_path, 0.0).get("peak_memory_bytes", 0) in (0, 5)

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -278,3 +279,39 @@ def test_the_points_of_a_run_become_few_requests(tmp_path: Path, database: Path,
     write(built, database)
     assert [size for size in sizes if size > 100] == [1000, 1000, 500]
     assert len(told(found(built, store, database), tune.key)[3]) == 2500
+
+
+def test_events_of_steps_that_the_experiment_has_not_are_passed_over(run: tuple[Built, Store], database: Path) -> None:
+    built, store = run
+    write(built, database)
+    once = found(built, store, database)
+    journal = Journal(journal_file(built.run_directory))
+    gone = [Event(Kind.POINT, START, "finetune-gone", 1, {"train/loss": 1.0}), Event(Kind.DONE, START, "finetune-gone")]
+    journal.append([Event(Kind.OPENED, START - 5, identity=built.identity), *gone, Event(Kind.CLOSED, START + 500, status="FINISHED")])
+    journal.close()
+    told = write(built, database, pauses=3)
+    assert told.place is not None, told.trouble
+    assert found(built, store, database) == once
+
+
+def test_a_journal_that_fails_is_told_at_the_end_and_nobody_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it fails by; the process that writes would wait for an end that the journal does not have."""
+    from pipeline.tracking.tracker import Tracker
+
+    built, store = make(tmp_path / "ws", TINY, ONE, "tracking.wait=300", steps=1)
+    real = Journal.append
+
+    def append(self: Journal, events: list[Event]) -> None:
+        if any(event.kind is Kind.DONE for event in events):
+            raise ValueError("not to be written")
+        real(self, events)
+
+    monkeypatch.setattr(Journal, "append", append)
+    tracker = Tracker(built, store)
+    tracker.start()
+    tracker.done(built.steps[0])
+    began = time.monotonic()
+    tracked = tracker.finish("FINISHED")
+    assert time.monotonic() - began < 20  # of 300; the end of a process on a busy machine
+    assert tracked.mirrored is None
+    assert "could not be written (not to be written)" in tracked.lacking

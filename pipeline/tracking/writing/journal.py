@@ -22,6 +22,10 @@ from pipeline.graph.history import Point
 
 ROOM = "tracking"
 EVENTS_FILE = "events.jsonl"
+STATUSES = ("FINISHED", "FAILED", "KILLED")
+"""MLflow's words for how an attempt ended."""
+LATEST, MOST_STEPS = 1e11, 2**53
+"""Seconds since 1970 and steps that a line may tell: more is damage."""
 READ_BYTES = 1 << 20
 """So much of the journal is read at one time, and whole lines more."""
 
@@ -155,10 +159,19 @@ def _line(event: Event) -> str:
 
 
 def _event(line: bytes) -> Event | None:
-    """A line as an event; None where it was torn."""
+    """A line as an event; None where it was torn, or says what no event of ours says."""
     try:
         told = json.loads(line)
         kind = Kind(told["event"])
-        return Event(kind, float(told["time"]), **{name: told[name] for name in FIELDS[kind]})
-    except (ValueError, KeyError, TypeError):
+        event = Event(kind, float(told["time"]), **{name: told[name] for name in FIELDS[kind]})
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+    return event if _is_sound(event) else None
+
+
+def _is_sound(event: Event) -> bool:
+    """Whether all that an event tells is of its kind, and in the bounds of what can be stored."""
+    texts = isinstance(event.key, str) and isinstance(event.identity, str)
+    numbers = 0 <= event.time < LATEST and type(event.step) is int and abs(event.step) < MOST_STEPS and isinstance(event.values, dict)
+    ended = event.kind is not Kind.CLOSED or event.status in STATUSES
+    return texts and numbers and ended and all(type(value) in (int, float) for value in event.values.values())

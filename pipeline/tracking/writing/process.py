@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.tracking.backend import ONCE, QUIET, reason_of
+from pipeline.tracking.backend import ONCE, QUIET, REASON, without_secrets
 from pipeline.tracking.writing.written import Job, Written, read_written
 
 STARTS = 4
@@ -87,7 +87,9 @@ class WriterProcess:
         if self._process is not None and self._process.poll() is not None and self._errors is not None:
             self._errors.seek(0)
             lines = self._errors.read().decode(errors="replace").strip().splitlines()
-            return f"the tracking process ended with {self._process.returncode}" + (f": {reason_of(Exception(lines[-1]))}" if lines else "")
+            return f"the tracking process ended with {self._process.returncode}" + (
+                f": {without_secrets(lines[-1])[:REASON]}" if lines else ""
+            )
         return ""
 
     @property

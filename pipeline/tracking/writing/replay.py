@@ -100,7 +100,7 @@ class Replay:
         for event in events:
             if event.kind is Kind.OPENED:
                 self.ours = event.identity == self.mirror.built.identity
-            if not self.ours:
+            if not self.ours or (event.key and event.key not in self.mirror.steps):  # of another experiment, or damaged
                 continue
             if event.kind is Kind.POINT:
                 points.setdefault(event.key, []).append(event.point)

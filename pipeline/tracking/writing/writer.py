@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from pipeline.config.experiment import EXPERIMENT_FILE, Built, build
 from pipeline.store import Store
-from pipeline.tracking.backend import reason_of, tracking_uri, without_secrets
+from pipeline.tracking.backend import reason_of, sqlite_file, tracking_uri, without_secrets
 from pipeline.tracking.writing.journal import ROOM, Event, Kind, journal_file, last_event, read_events
 from pipeline.tracking.writing.replay import Refusals, Replay
 from pipeline.tracking.writing.written import Job, Mirrored, Written, Wrote, read_written, write_written
@@ -87,6 +87,7 @@ class Writer:
         self.written = Written("", "", session=job.session)
         self.refusals: Any = None
         self._shaken = False
+        self._file: tuple[Path, int] | None = None
         self._before = Wrote()
         self._told = 0.0
 
@@ -110,13 +111,16 @@ class Writer:
         """Write what the journal has by now; True once that was the end."""
         if self.replay is None:
             self.replay = self._open()
+        self._check_file()
         events = list(islice(read_events(self.journal, self.written.offset), CHUNK))
-        last, offset = events[-1] if events else (None, self.written.offset)
+        last, offset = events[-1] if events else (last_event(self.journal), self.written.offset)  # of a run that ended, all may be written
         if last is not None and last.kind is Kind.CLOSED and not any(read_events(self.journal, offset)):
             self.replay.apply([event for event, _ in events[:-1]])
             if self._shaken:  # a request whose answer was lost may have arrived since
                 self.replay, self._shaken = self._open(), False
-            self._tell(place=self.replay.finish(last), offset=offset, trouble="")
+            place = self.replay.finish(last)
+            self._check_file()
+            self._tell(place=place, offset=offset, trouble="")
             return True
         if events:
             self.replay.apply([event for event, _ in events])
@@ -140,11 +144,21 @@ class Writer:
         self._before = self._wrote()
         self.replay = None
         book = Book(uri, config.tracking.experiment or config.name, self.built.workspace / "mlartifacts", identity[:16])
+        database = sqlite_file(uri)
+        self._file = None if database is None else (database, database.stat().st_ino)
         if book.find(identity[:16]) is None and self.written.offset:
             self.written = replace(self.written, offset=0)
         if self.refusals is None:
             self.refusals = Refusals(self.run_directory, keep=self.written.offset > 0)
         return Replay(Mirror(book, self.built, Store(self.built.workspace / "store")), self.refusals, self._alive)
+
+    def _check_file(self) -> None:
+        """End the process if the database's file was removed or replaced: MLflow would go on writing to one that nobody sees any more."""
+        if self._file is None:
+            return
+        path, number = self._file
+        if not path.exists() or path.stat().st_ino != number:
+            raise SystemExit(f"the database {path} was removed while it was written to")
 
     def _build(self) -> Built:
         """The experiment by the file that its run left, and how far an earlier writer came."""

@@ -8,6 +8,7 @@ A later writer goes on from `offset`, if it writes the same experiment to the sa
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from foundation.files import write_atomic, write_json_atomic
 from pipeline.tracking.writing.journal import ROOM
@@ -68,11 +69,21 @@ def read_written(run_directory: Path) -> Written | None:
     try:
         told = json.loads((run_directory / ROOM / WRITTEN_FILE).read_text())
         place = told.pop("place")
-        if place is not None:
-            place = Mirrored(**{**place, "compared": tuple(place["compared"]), "tracks": tuple(place["tracks"])})
-        return Written(**{**told, "wrote": Wrote(**told["wrote"])}, place=place)
-    except (OSError, ValueError, KeyError, TypeError):
+        found = Written(**{**told, "wrote": Wrote(**told["wrote"])}, place=None if place is None else as_place(place))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    texts = (found.uri, found.identity, found.session, found.trouble)
+    sound = all(isinstance(text, str) for text in texts) and type(found.offset) is int and found.offset >= 0
+    return found if sound and type(found.refused) is int else None
+
+
+def as_place(told: dict[str, Any]) -> Mirrored:
+    """Where a run stands, as a file tells it; TypeError, KeyError or ValueError where it does not."""
+    lists = {name: tuple(told[name]) for name in ("compared", "tracks")}
+    texts = [told["uri"], told["experiment"], told["pipeline_run"], *lists["compared"], *lists["tracks"]]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("an address and ids are texts")
+    return Mirrored(**{**told, **lists})
 
 
 def write_written(run_directory: Path, written: Written) -> None:
@@ -83,8 +94,14 @@ def write_written(run_directory: Path, written: Written) -> None:
 def read_refused(run_directory: Path) -> dict[str, str]:
     """What MLflow refused for good -> why."""
     path = run_directory / ROOM / REFUSED_FILE
-    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {entry["what"]: entry["why"] for entry in entries}
+    found = {}
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        try:
+            entry = json.loads(line)
+            found[str(entry["what"])] = str(entry["why"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # damaged: MLflow refuses it again
+    return found
 
 
 def write_refused(run_directory: Path, refused: dict[str, str]) -> None:
