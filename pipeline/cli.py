@@ -5,7 +5,6 @@ run, so that `--help` and `validate` answer at once.
 """
 
 import errno
-import os
 import shlex
 import signal
 import sys
@@ -19,7 +18,7 @@ from rich.console import Console
 
 from foundation.errors import ConfigError, Interrupted, MergelineError, ResourceError, interruption_in
 from pipeline.command.analyze_cli import app as analyze
-from pipeline.command.arguments import spread
+from pipeline.command.arguments import in_job, ray_address, ray_options, shortened, spread
 from pipeline.command.compare_cli import compare
 from pipeline.command.data import app as data
 from pipeline.command.doctor_cli import doctor
@@ -31,6 +30,9 @@ from pipeline.command.sync_cli import sync
 
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What the system refuses for reasons that lie with the machine, not with this program."""
+
+MISTYPED = (errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system refuses in a name that was given."""
 
 app = typer.Typer(
     help="Fine-tune, merge, evaluate, next stage: one resumable graph on Ray.",
@@ -64,16 +66,17 @@ def run(
     """Run an experiment from wherever it stands; run it again to go on."""
     from pipeline.command.summary import print_finished
     from pipeline.config.experiment import build
-    from pipeline.config.inputs import check_address, make_place
+    from pipeline.config.inputs import make_place
+    from pipeline.graph.address import check_cluster
     from pipeline.runner import run as run_experiment
 
     built = build(file, overrides or [], fitting=True)
     check_workspace(built.config.workspace)
-    check_address(address or os.environ.get("RAY_ADDRESS") or "local")
+    check_cluster(ray_address(address))
     make_place(built.workspace, "workspace")
     console = Console()
     finished = run_experiment(built, console, address, cpus)
-    print_finished(built, finished, console, [str(file), *(overrides or [])])
+    print_finished(built, finished, console, [str(file), *(overrides or [])], ray_options(address, cpus))
 
 
 @app.command()
@@ -245,7 +248,7 @@ def repeated(file: Path, overrides: list[str] | None) -> str:
 
 def check_workspace(workspace: Path) -> None:
     """Inside a Ray job the working directory is a copy that goes away: a relative workspace there would lose everything."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not workspace.is_absolute():
+    if in_job() and not workspace.is_absolute():
         raise ConfigError(
             f"this runs as a Ray job, whose working directory is removed afterwards, but workspace is {str(workspace)!r}; "
             "add workspace=/path/that/all/nodes/share"
@@ -270,6 +273,12 @@ def main() -> None:
         if (stopped := interruption_in(error)) is not None:
             print(f"error: {stopped}", file=sys.stderr)
             sys.exit(stopped.exit_code)
+        if isinstance(error, OSError) and error.errno in MISTYPED:
+            print(f"error: {shortened(error.filename)}: {error.strerror}; name another file or directory", file=sys.stderr)
+            sys.exit(ConfigError.exit_code)
+        if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # as the standard library has it
+            print(f"error: {shortened(error)}: a link that leads to itself; name another file or directory", file=sys.stderr)
+            sys.exit(ConfigError.exit_code)
         if isinstance(error, OSError) and error.errno in OUTSIDE:
             print(
                 f"error: {error.filename or 'the disk'}: {error.strerror}; make room, or choose a place that can be written",

@@ -1,5 +1,6 @@
 """`merge`: any merge from a file or from options of the command line, planned, carried out on Ray actors or in this process, and told."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -80,7 +81,7 @@ def carry_out(request: MergeRequest, ways: Ways, words: dict[str, str], console:
         f"{result.bytes_written / 1e6:.1f} MB in {result.seconds:.1f} s ({moved / max(result.seconds, 1e-9):,.0f} MB/s read and written)",
     )
     say(console, f"sha256 {result.digest}")
-    say(console, f"next: python -m pipeline evaluate {ways.output}")
+    say(console, f"next: python -m pipeline evaluate {shlex.quote(str(ways.output))}")
 
 
 def executed(plan: Plan, ways: Ways, console: Console) -> MergeResult:
@@ -96,7 +97,8 @@ def plan_file(path: Path, overrides: Sequence[str], console: Console) -> None:
     names = (Path(f"{path.stem}-merged{'-' * bool(number)}{number or ''}") for number in range(10**6))
     output = next(name for name in names if not name.exists())
     show(open_request(request, output), console)
-    say(console, f"next: python -m pipeline merge --config {path} {output}")
+    changed = ["--set", *overrides] if overrides else []
+    say(console, f"next: python -m pipeline {shlex.join(['merge', '--config', str(path), str(output), *changed])}")
 
 
 def show(plan: Plan, console: Console) -> None:

@@ -4,6 +4,7 @@ The models of the stage are those of the experiment; what is not stored yet is m
 one again does nothing, and one that was interrupted goes on with its finished trials.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from foundation.errors import ConfigError
 from foundation.hints import unknown
+from pipeline.command.arguments import ray_address, ray_options
 from pipeline.config.experiment import Built, build
 from pipeline.config.merge_values import knobs_of
 from pipeline.config.search_settings import AlphaSearch, HowSearched
@@ -23,6 +25,7 @@ from pipeline.recipes.milestone import Milestone, Role
 from pipeline.recipes.wise_ft import searched
 from pipeline.steps import Merge, MergeAdaptive, MergePicked, Search
 from pipeline.store import Store
+from pipeline.tracking.backend import without_password
 
 MERGES = (Merge, MergePicked, MergeAdaptive)
 
@@ -41,15 +44,16 @@ def search_stage(
     from pipeline.report.search_tables import picks_grid, trials_grid
     from pipeline.report.search_write import write_search_report
     from pipeline.report.tables import print_grids
-    from pipeline.searches import searched as told
+    from pipeline.searches import searched as search_of
 
+    ray_address(address)
     built = build(file, overrides, fitting=True)
     milestone, search = stage_search(built, stage, settings, merge)
     store = Store(built.workspace / "store")
     run_search(search, store, console, address, cpus)
     record = store.record(search)
     assert record is not None
-    found = told(record, milestone.arm or built.config.recipe, milestone.seed, stage, milestone.task or "", {})
+    found = search_of(record, milestone.arm or built.config.recipe, milestone.seed, stage, milestone.task or "", {})
     what = ", ".join(axis.name for axis in search.spec.axes)
     files = write_search_report(
         [found], built.run_directory / "search" / f"stage-{stage}", f"{built.name}: {what} after stage {stage}, {milestone.task}"
@@ -58,11 +62,17 @@ def search_stage(
     print_grids([trials_grid(found), picks_grid([found])], console)
     lines = [f"report  {files[-1]}"]
     if built.config.merge.plain and search.spec.method == WISE_FT and list(found.picked.point) == ["alpha"]:
-        changed = [override for override in overrides if not override.startswith("alpha=")]
-        told_file = " ".join([str(file), *changed, f"alpha={found.picked.point['alpha']:g}"])
-        lines.append(f"next    python -m pipeline run {told_file}   (this alpha at every stage)")
+        command = next_command(file, overrides, float(found.picked.point["alpha"]), ray_options(address, cpus))
+        lines.append(f"next    {command}   (this alpha at every stage)")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def next_command(file: Path, overrides: Sequence[str], alpha: float, options: Sequence[str]) -> str:
+    """The run with the alpha that was found, on the same Ray."""
+    changed = [override for override in overrides if not override.startswith("alpha=")]
+    words = [str(file), *changed, f"alpha={alpha:g}", *options]
+    return f"python -m pipeline run {shlex.join(without_password(word) for word in words)}"
 
 
 def search_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -164,6 +174,6 @@ def run_search(search: Search, store: Store, console: Console, address: str | No
 
     titles = {search.key: search.title}
     with connected(address, cpus), stopping() as check, Display(console, titles, len(steps), store) as display:
-        if address is None:
+        if ray_address(address) == "local":
             check_resources(steps.values(), "this machine")
         run_dag(steps, store, Watch(check, display.progress, on_done=display.finished, on_waiting=display.line, on_failed=display.failed))

@@ -33,6 +33,8 @@ STOP_SECONDS = 120
 AGENT_SECONDS = 90
 """A head answers before it can start jobs; so long it is asked again."""
 LOOK_SECONDS = 0.5
+PYTHON = "python"
+"""The interpreter on the nodes, where none is named."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Submission:
     client: "JobSubmissionClient"
     address: str
     console: Console
+    python: str = PYTHON
 
     def attempts(self) -> list["JobDetails"]:
         """All attempts that the cluster knows of, the first one first."""
@@ -53,7 +56,7 @@ class Submission:
 
     def command(self, *options: str) -> str:
         """The command line that asks again."""
-        address = ["--address", self.address]
+        address = ["--address", self.address, *(["--python", self.python] if self.python != PYTHON else [])]
         return f"python -m pipeline submit {shlex.join([str(self.request.file), *self.request.overrides, *address, *options])}"
 
 
@@ -165,6 +168,8 @@ def _start(asked: Submission, submission: str, python: str) -> bool:
             except ResourceError as error:
                 if "already exists" in str(error):
                     return False
+                if "does not answer in time" in str(error):
+                    raise ResourceError(f"{error}\n{submission} may have been started; look: {asked.command('--status')}") from error
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise
             time.sleep(1)
@@ -179,6 +184,8 @@ def _followed(asked: Submission, submission: str) -> int:
         raise Interrupted(
             f"no longer watching; job {submission} runs on.\nfollow: {asked.command()}\nstop:   {asked.command('--stop')}"
         ) from error
+    except ResourceError as error:
+        raise ResourceError(f"{error}.\nfollow: {asked.command()}") from error
     return _ended(asked, submission, AGENT_SECONDS)
 
 
@@ -186,8 +193,14 @@ def _ended(asked: Submission, submission: str, seconds: float) -> int:
     """Wait for a job's end, say how it ended; its driver's exit code, 5 where it was stopped."""
     deadline = time.monotonic() + seconds
     while True:
-        with worded(asked.address):
-            job = asked.client.get_job_info(submission)
+        try:
+            with worded(asked.address):
+                job = asked.client.get_job_info(submission)
+        except ResourceError as error:  # the connection may come back
+            if time.monotonic() > deadline:
+                raise ResourceError(f"{error}\njob {submission} may run on; look again: {asked.command('--status')}") from error
+            time.sleep(LOOK_SECONDS)
+            continue
         if job.status.is_terminal():
             break
         if time.monotonic() > deadline:

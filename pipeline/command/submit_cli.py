@@ -41,7 +41,7 @@ def submit(
     client, notes = connect(url)
     for note in notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    job = Submission(request, client, url, console)
+    job = Submission(request, client, url, console, python)
     if status:
         show_status(job)
         return

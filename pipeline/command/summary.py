@@ -1,6 +1,7 @@
 """The end of a run on the terminal: tables, where things lie, how to see it in MLflow. And `report`, which does it again."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from foundation.errors import ConfigError, InputError
 from foundation.hints import unknown
+from pipeline.command.arguments import in_job
 from pipeline.config.experiment import Built
 from pipeline.report.page import PAGE_FILE
 from pipeline.report.run_scores import RunScores
@@ -21,8 +23,11 @@ from pipeline.tracking.links import compare_runs, ui_base, view_page
 from pipeline.tracking.views import CURVES_VIEW, STAGES_VIEW
 
 
-def print_finished(built: Built, finished: Finished, console: Console, arguments: list[str]) -> None:
-    """Tables, places and the next commands; a line of its own where MLflow lacks some of the run."""
+def print_finished(built: Built, finished: Finished, console: Console, arguments: list[str], options: Sequence[str] = ()) -> None:
+    """Tables, places and the next commands, on the same Ray; a line of its own where MLflow lacks some of the run.
+
+    `arguments`: the file and its overrides, as they were typed. `options`: which Ray was asked for.
+    """
     store = Store(built.workspace / "store")
     console.print()
     print_report(rows(built.milestones, built.config.recipe), store, console, finished.paired)
@@ -32,7 +37,7 @@ def print_finished(built: Built, finished: Finished, console: Console, arguments
         f"checkpoints  {_shown(built.run_directory / 'checkpoints')}",
         f"report       {_shown(page) + ' and ' if page.exists() else ''}{_shown(finished.report / 'report.md')}",
         *_mlflow_lines(built, finished),
-        *_next_lines(built, arguments),
+        *_next_lines(built, arguments, options),
     ]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -51,11 +56,11 @@ def _mlflow_lines(built: Built, finished: Finished) -> list[str]:
     curves = view_page(base, mirrored.experiment, CURVES_VIEW, charts=True)
     lines = [f"side by side {side_by_side}", f"curves       {curves}"]
     if mirrored.uri.startswith("sqlite"):
-        lines.append(f"MLflow       python -m pipeline ui --workspace {_shown(built.workspace)}   (then open the links above)")
+        lines.append(f"MLflow       python -m pipeline ui --workspace {shlex.quote(_shown(built.workspace))}   (then open the links above)")
     return [*lines, *lacking]
 
 
-def _next_lines(built: Built, arguments: list[str]) -> list[str]:
+def _next_lines(built: Built, arguments: list[str], options: Sequence[str]) -> list[str]:
     """What to do next: compare before and after (with another run of the experiment where there is one), and run with another alpha."""
     lines = []
     if not any(milestone.family for milestone in built.milestones):
@@ -66,8 +71,8 @@ def _next_lines(built: Built, arguments: list[str]) -> list[str]:
         lines.append(f"compare      {shlex.join(['python', '-m', 'pipeline', 'compare', *words, *place])}   ({told})")
     alphas = built.config.recipe == "wise_ft" and built.config.merge.plain
     if any(milestone.weights for milestone in built.milestones) and alphas:
-        command = shlex.join(without_password(each) for each in _with_other_alpha(built, arguments))
-        lines.append(f"next         python -m pipeline run {command}   (what is the same is not done again)")
+        command = shlex.join(without_password(each) for each in [*_with_other_alpha(built, arguments), *options])
+        lines.append(f"next         python -m pipeline {'submit' if in_job() else 'run'} {command}   (what is the same is not done again)")
     return lines
 
 
@@ -108,9 +113,8 @@ def scores_of(directory: Path, named: bool) -> list[RunScores]:
     """The scores of every arm and seed of a run, `named` after it too; InputError where no model was asked yet."""
     found = all_scores(read_rows(directory), Store(directory.parent.parent / "store"))
     if any(not run.stages for run in found):
-        raise InputError(
-            f"run {directory.name} has no evaluated model yet; finish it: python -m pipeline run {directory / 'experiment.yaml'}"
-        )
+        file = shlex.quote(str(directory / "experiment.yaml"))
+        raise InputError(f"run {directory.name} has no evaluated model yet; finish it: python -m pipeline run {file}")
     return [replace(run, arm=" ".join(filter(None, (directory.name, run.arm)))) for run in found] if named else found
 
 

@@ -107,7 +107,8 @@ class YamlFile:
 def read_yaml(path: Path, kind: Kind = EXPERIMENT) -> YamlFile:
     """The file's content, checked as this module says; ConfigError otherwise. `kind` says in messages what the file is meant to be."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as source:
+            data = source.read(MAX_BYTES + 1)  # no more, of a file that may have no end
     except FileNotFoundError as error:
         raise ConfigError(f"there is no file {path}; name {kind} file, e.g. {kind.example}") from error
     except IsADirectoryError as error:
@@ -115,7 +116,7 @@ def read_yaml(path: Path, kind: Kind = EXPERIMENT) -> YamlFile:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} has {len(data)} bytes; {kind} file has at most {MAX_BYTES}")
+        raise ConfigError(f"{path} has more than {MAX_BYTES} bytes, which {kind} file has at most; is it the right file?")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -172,6 +173,8 @@ class _Reader:
             return self.mapping(node, place)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, (*place, index)) for index, item in enumerate(node.value)]
+        if "\0" in str(node.value):
+            raise ConfigError(f"{self.file.name}:{line}: a NUL character (\\0) stands in {str(node.value)[:40]!r}; no name or path has one")
         try:
             return self.loader.construct_object(node)
         except (ValueError, KeyError, TypeError) as error:

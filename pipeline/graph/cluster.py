@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.errors import ResourceError
+from pipeline.graph.address import ELSEWHERE, check_cluster, other_versions
 from pipeline.graph.perform import COMMIT_VARIABLE
 
 WORKER_ENVIRONMENT = {
@@ -24,6 +25,7 @@ WORKER_ENVIRONMENT = {
 }
 
 
+COORDINATORS = 3  # steps that wait for workers of their own ask for no processor, but each is a process
 HEAD_SECONDS = 15.0
 ASK_SECONDS = 2.0
 LOCAL_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # a machine of one's own gives no notice, and the watcher is a process
@@ -46,6 +48,7 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[N
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_task_oom_retries", "2")  # what runs out of memory twice does so for ever
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a call after the end of a connection would start another Ray
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # it would start processes that lack the job's environment
     import ray
 
@@ -53,18 +56,23 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[N
         yield
         return
     where = address or os.environ.get("RAY_ADDRESS") or "local"
+    check_cluster(where)
     inside = where == "local"
     local = {"include_dashboard": False, "num_cpus": cpus} if inside else {}
+    if inside:  # a process that is kept has its libraries loaded; Ray would keep one for each processor, and end the others after a second
+        os.environ.setdefault("RAY_num_workers_soft_limit", str((cpus or os.cpu_count() or 1) + COORDINATORS))
     runtime_env = {"env_vars": WORKER_ENVIRONMENT | (LOCAL_ENVIRONMENT if inside else {}) | {COMMIT_VARIABLE: code_commit()}}
     try:
         ray.init(address=where, runtime_env=runtime_env, log_to_driver=False, logging_level="error", configure_logging=True, **local)
-    except ConnectionError as error:
-        raise ResourceError(
-            f"no Ray cluster answers at {where!r} ({error}); check --address, or leave it out to run on this machine"
-        ) from error
     except Exception as error:
         if isinstance(error, TypeError | ValueError):
             raise
+        if "Version mismatch" in str(error):
+            raise other_versions(where, error) from error
+        if isinstance(error, ConnectionError):
+            lines = str(error).strip().splitlines() or ["no reason given"]
+            reason = " … ".join(dict.fromkeys((lines[0], lines[-1])))
+            raise ResourceError(f"no Ray cluster answers at {where!r} ({reason}); {ELSEWHERE}") from error
         raise gone("Ray did not start", error) from error  # it raises bare exceptions where a process of its own dies or is slow
     try:
         yield
@@ -74,6 +82,10 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[N
         raise gone("Ray is gone", error) from error
     finally:
         ray.shutdown()
+
+
+class HeadGone(ResourceError):
+    """Ray's head is away for good: whatever else is asked of Ray waits for it."""
 
 
 @dataclass

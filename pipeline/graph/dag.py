@@ -6,14 +6,15 @@ A step that fails takes those that rest on it with it; everything else goes on, 
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from foundation.errors import ResourceError
-from pipeline.graph.cluster import Head, gone
+from pipeline.graph.cluster import ASK_SECONDS, Head, HeadGone, gone
 from pipeline.graph.history import Point
 from pipeline.graph.monitor import Listener, Monitor, Progress
 from pipeline.graph.perform import Performed, perform
@@ -67,8 +68,10 @@ def run_dag(steps: dict[str, Step], store: Store, watch: Watch) -> None:
     watcher = _Watcher(monitor, steps, {reference: key for key, reference in references.items()}, watch)
     try:
         watcher.until_all_ended()
+    except HeadGone:
+        raise  # there is nobody to tell, and whoever tried would wait
     except BaseException:
-        for reference in watcher.pending:
+        for reference in watcher.pending if ray.is_initialized() else ():
             ray.cancel(reference, recursive=True)  # by force, a task that ends at this moment brings the whole driver down (Ray 2.60)
         raise
     if watcher.failures:
@@ -101,7 +104,8 @@ class _Watcher:
 
     def until_all_ended(self) -> None:
         while self.pending:
-            ended, _ = ray.wait(list(self.pending), num_returns=1, timeout=POLL_SECONDS, fetch_local=False)
+            with connection():
+                ended, _ = ray.wait(list(self.pending), num_returns=1, timeout=POLL_SECONDS, fetch_local=False)
             self.watch.check()
             self.look()
             for reference in ended:
@@ -109,12 +113,7 @@ class _Watcher:
         self.look()
 
     def look(self) -> None:
-        if not self.head.is_there():
-            raise ResourceError("Ray's head does not answer any more; run the same command again to go on")
-        try:
-            progress, points = ray.get(self.monitor.take.remote())
-        except ray.exceptions.RayError as error:
-            raise gone("Ray is gone", error) from error
+        progress, points = self.taken()
         for key, point in points:
             self.watch.on_point(key, point)
         running = {key: value for key, value in progress.items() if key in self.pending.values()}
@@ -124,6 +123,20 @@ class _Watcher:
         elif time.monotonic() - self.idle_since > WAITING_SECONDS:
             self.idle_since = math.inf  # said once
             self.watch.on_waiting(self.waiting())
+
+    def taken(self) -> tuple[dict[str, Progress], list[tuple[str, Point]]]:
+        """What the monitor was told; HeadGone once the head is away, without which it may never answer."""
+        found: tuple[dict[str, Progress], list[tuple[str, Point]]]
+        with connection():
+            asked = self.monitor.take.remote()
+            while True:
+                if not self.head.is_there():
+                    raise HeadGone("Ray's head does not answer any more; run the same command again to go on")
+                try:
+                    found = ray.get(asked, timeout=ASK_SECONDS)
+                    return found
+                except ray.exceptions.GetTimeoutError:
+                    self.watch.check()
 
     def waiting(self) -> str:
         """What nothing has started for, and what the cluster has: Ray itself waits without a word."""
@@ -148,6 +161,17 @@ class _Watcher:
                 self.watch.on_failed(step, cause)
             return
         self.watch.on_done(step)
+
+
+@contextmanager
+def connection() -> Iterator[None]:
+    """ResourceError where the connection to Ray ends, as Ray says it and as its client does."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise gone("Ray is gone", error) from error
+    except ConnectionError as error:
+        raise HeadGone(str(gone("Ray is gone", error))) from error
 
 
 def _cause(error: BaseException) -> BaseException:

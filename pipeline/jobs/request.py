@@ -76,9 +76,11 @@ def read_request(path: Path, overrides: Sequence[str]) -> JobRequest:
     suites = tuple(_suites(path, overrides))
     file, config = read_config(path, overrides)
     if not config.workspace.is_absolute():
-        raise ConfigError(
-            f"{file.at(('workspace',))}: workspace is {str(config.workspace)!r}, but a job's own directory is removed after it; "
-            "add workspace=/path/that/all/nodes/share"
+        add = "add workspace=/path/that/all/nodes/share to the command"
+        if file.value(("workspace",)) is None:
+            raise ConfigError(f"no workspace is set, so a job would write to its own directory, which is removed after it; {add}")
+        raise file.error(
+            ("workspace",), f"workspace is {str(config.workspace)!r}, below a job's own directory, which is removed after it; {add}"
         )
     _check_no_secrets(path, overrides, file)
     places = []

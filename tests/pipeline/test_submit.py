@@ -35,8 +35,8 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ([], "digits_wise_ft.yaml:3: workspace is '.'"),
-        (["workspace=runs"], "add workspace=/path/that/all/nodes/share"),
+        ([], "no workspace is set, so a job would write to its own directory, which is removed after it; add workspace=/path"),
+        (["workspace=runs"], "command line: workspace is 'runs', below a job's own directory"),
         ([SHARED, "base=./checkpoint"], "base is './checkpoint'"),
         ([SHARED, "base=~/checkpoint"], "absolute path"),
         ([SHARED, "data={birds: {train: birds.json, test: /shared/b.json}}"], "data.birds.train is 'birds.json'"),
@@ -246,6 +246,13 @@ class Breaking:
         return "".join(self.pieces)
 
 
+class Away(Breaking):
+    """A client whose server is gone."""
+
+    def get_job_status(self, submission: str) -> JobStatus:
+        raise ConnectionError("nobody listens")
+
+
 class Silent(Breaking):
     """A job that runs and says nothing: its log ends so many times before it does."""
 
@@ -260,9 +267,10 @@ class Silent(Breaking):
 
 def test_a_log_is_told_once_over_broken_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(logs, "POLL_SECONDS", 0.01)
     for breaks in ((), (2,), (0, 3, 1), (3, 3)):
         assert "".join(logs.follow(Breaking(*breaks), "x")) == "one\ntwo\nthree\nfour\n"
     monkeypatch.setattr(logs, "LOST_SECONDS", 0.05)
     assert "".join(logs.follow(Silent(20), "x")) == ""
     with pytest.raises(ResourceError, match="job x may run on"):
-        list(logs.follow(Breaking(*[0] * 1000), "x"))
+        list(logs.follow(Away(*[0] * 1000), "x"))
