@@ -1,5 +1,6 @@
-"""One Ray cluster for all tests that need one, started when the first of them runs."""
+"""One Ray cluster for all tests that need one, started when the first of them runs; and which worker runs which tests, in which order."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,10 +37,30 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
         yield started
 
 
+SHARED, OWN = "cluster", "clusters of their own"
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist makes the groups part of the tests' names, which is where they bind
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share one Ray run one after another in one worker, those that start their own beside them; the quick ones come first."""
+    """One worker for all tests that share one Ray, one for those that start their own, and one for those of a file, whose fixtures are then
+    made once.
+
+    What takes longest comes first, so that at the end no worker waits for another (xdist keeps to it with `--no-loadscope-reorder`).
+    """
     shared = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
+    order = []
     for item in items:
+        group = item.path.stem
         if item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group("cluster" if item.path in shared else "clusters of their own"))
-    items.sort(key=lambda item: bool(item.get_closest_marker("slow")) + 2 * bool(item.get_closest_marker("cluster")))
+            group = SHARED if item.path in shared else OWN
+        if group == SHARED or not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group))
+        rank = (SHARED, OWN).index(group) if group in (SHARED, OWN) else 2 if item.get_closest_marker("slow") else 3
+        order.append((rank, len(order)))
+    items[:] = [items[number] for _, number in sorted(order)]
+
+
+def pytest_collection_finish() -> None:
+    """The libraries are loaded for good: every training frees memory at its end by `gc.collect()`, which else goes through all of them."""
+    gc.collect()
+    gc.freeze()

@@ -17,15 +17,20 @@ import hosts
 REPOSITORY = Path(__file__).parents[2]
 NAMES = ("node1", "node2")
 
-lacking = hosts.missing()
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
     pytest.mark.cluster,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(lacking is not None, reason=lacking or ""),
     pytest.mark.skipif("MERGELINE_KILLS" not in os.environ, reason="takes minutes: `make chaos` runs it"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def able() -> None:
+    """Asked when a test is to run, for it takes a moment and namespaces."""
+    hosts.skip_where_missing()
+
 
 # Runs a command on the nodes at once, in the same directory with the same environment; ends with the highest exit code.
 SRUN = """#!/usr/bin/env bash

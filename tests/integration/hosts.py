@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 SSHD = Path("/usr/sbin/sshd")
 PROGRAMS = ("unshare", "nsenter", "mount", "ip", "ssh", "ssh-keygen", "rsync", "hostname", "uptime")
 NETWORK = "10.77.0"
@@ -100,6 +102,12 @@ def missing() -> str | None:
         timeout=UP_SECONDS,
     )
     return f"namespaces need CAP_SYS_ADMIN and CAP_NET_ADMIN: {tried.stderr.strip()}" if tried.returncode else None
+
+
+def skip_where_missing() -> None:
+    """For a fixture of tests that need hosts."""
+    if (lacking := missing()) is not None:
+        pytest.skip(lacking)
 
 
 @dataclass(frozen=True)

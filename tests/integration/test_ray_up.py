@@ -34,14 +34,18 @@ MERGES = 4
 """An actor that is up only when the others have done all items has none: then the merge is made again."""
 SMALL = "RAY_gcs_rpc_server_reconnect_timeout_s=5 ray start --num-cpus=1 --object-store-memory=100000000 "
 
-lacking = hosts.missing()
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
     pytest.mark.cluster,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(lacking is not None, reason=lacking or ""),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def able() -> None:
+    """Asked when a test is to run, for it takes a moment and namespaces."""
+    hosts.skip_where_missing()
 
 
 @dataclass(frozen=True)

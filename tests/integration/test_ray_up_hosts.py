@@ -11,8 +11,14 @@ from pathlib import Path
 import hosts
 import pytest
 
-lacking = hosts.missing()
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120), pytest.mark.skipif(lacking is not None, reason=lacking or "")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def able() -> None:
+    """Asked when a test is to run, for it takes a moment and namespaces."""
+    hosts.skip_where_missing()
+
 
 OWNER = """
 import sys, time

@@ -5,7 +5,6 @@ import configparser
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -19,9 +18,11 @@ from typing import Any
 
 from free_ports import free_port
 
+from pipeline.command.ui import _end as end_server
+
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "mlflow"
 ADMIN = "admin"
-SECONDS_TO_START, SECONDS_TO_END = 240, 20
+SECONDS_TO_START = 240
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _running(options: list[str], settings: Mapping[str, str], room: Path, port: 
         _wait(uri, process, room / "log")
         yield uri
     finally:
-        _end(process)
+        end_server(process)
 
 
 def _wait(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -140,15 +141,3 @@ def _wait(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(f"the server ended with {process.poll()} or did not answer:\n{log.read_text()[-4000:]}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its workers: they are a process group of their own."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(SECONDS_TO_END)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue

@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from damaged import DAMAGED, EIGHT, HEADER_BOMBS, header_file, one
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reading import read_all
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -90,22 +89,6 @@ def test_a_shard_may_be_neither_a_link_outwards_nor_a_pipe(bench):
             shard.rmdir()
 
 
-READ_ALL = """
-import pathlib, sys, time
-from foundation.errors import InputError
-from mergers.checkpoints.checkpoint import read_checkpoint
-status = pathlib.Path("/proc/self/status")
-held = lambda name: int(status.read_text().partition(name + ":")[2].split()[0])
-for path in sys.argv[1:]:
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the highest use is from here on that of this file
-    before, started = held("VmRSS"), time.process_time()
-    try:
-        read_checkpoint(pathlib.Path(path))
-    except InputError as error:
-        print(time.process_time() - started, (held("VmHWM") - before) // 1024, error)
-"""
-
-
 def test_header_bombs_neither_fill_the_memory_nor_take_time(bench):
     paths = []
     for kind, make in HEADER_BOMBS.items():
@@ -113,14 +96,11 @@ def test_header_bombs_neither_fill_the_memory_nor_take_time(bench):
         (paths[-1] / "model.safetensors").write_bytes(header_file(make()))
     paths.append(bench.save("index", tensors(), shards=2))
     (paths[-1] / INDEX).write_text('{"weight_map":[' + "[]," * 10_000_000 + "[]]}")
-    ran = subprocess.run([sys.executable, "-c", READ_ALL, *paths], capture_output=True, text=True, check=True)
-    lines = ran.stdout.splitlines()
-    assert len(lines) == len(paths), ran.stdout
-    for path, line in zip(paths, lines, strict=True):
-        seconds, megabytes, message = line.split(" ", 2)
+    figures = read_all("mergers.checkpoints.checkpoint:read_checkpoint", "InputError", paths)
+    for path, (seconds, megabytes, message) in zip(paths, figures, strict=True):
         assert str(path) in message
-        assert float(megabytes) < 200, line
-        assert float(seconds) < 5, line  # of computing: a tenth to a half on a fast processor; five is told apart from minutes
+        assert megabytes < 200, message
+        assert seconds < 5, message  # of computing: a tenth to a half on a fast processor; five is told apart from minutes
 
 
 def test_an_index_that_lies_is_refused(bench):

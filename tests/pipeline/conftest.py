@@ -12,9 +12,10 @@ from pipeline.runner import Finished
 
 
 @pytest.fixture(scope="session")
-def tiny(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Built, Finished, str]:
+def tiny(ray_cluster: None, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Built, Finished, str]:
     """One undisturbed run for all tests; they must not change it."""
     workspace = tmp_path_factory.mktemp("tiny")
+    shutil.copy(empty_database, workspace / "mlflow.db")
     return workspace, *run_tiny(workspace)
 
 
@@ -33,7 +34,7 @@ def database(tmp_path: Path, empty_database: Path) -> Path:
     return Path(shutil.copy(empty_database, tmp_path / "mlflow.db"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Whole:
     """A finished experiment, mirrored once from its records. Tests only read it."""
     workspace = tmp_path_factory.mktemp("whole")

@@ -185,7 +185,7 @@ def test_a_second_run_at_the_same_time_is_refused(tiny: tuple[Path, Built, Finis
         run_tiny(tiny[0])
 
 
-def test_a_local_checkpoint_stands_in_for_the_base(tiny: tuple[Path, Built, Finished, str], tmp_path: Path) -> None:
+def test_a_local_checkpoint_stands_in_for_the_base(tiny: tuple[Path, Built, Finished, str], tmp_path: Path, database: Path) -> None:
     data = yaml.safe_load(TINY.read_text())
     data |= {
         "base": str(checkpoint(tiny[0], "base")),

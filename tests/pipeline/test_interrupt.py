@@ -14,7 +14,7 @@ from tiny_run import TINY, records
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-def test_a_signal_ends_the_run_resumable(tmp_path: Path) -> None:
+def test_a_signal_ends_the_run_resumable(tmp_path: Path, database: Path) -> None:
     """SIGTERM, and SIGINT when the same command goes on."""
     interrupted(tmp_path, signal.SIGTERM, 2)
     interrupted(tmp_path, signal.SIGINT, len(records(tmp_path)) + 1)
