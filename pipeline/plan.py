@@ -24,6 +24,7 @@ class PlannedStep:
 
 def needed(targets: Iterable[Step], store: Store) -> dict[str, Step]:
     """The steps that have to run so that all targets are stored, inputs first, by key."""
+    store.look()
     wanted = {target.key for target in targets}
     found: dict[str, Step] = {}
     for step in reversed(topological(targets)):  # from the targets down: a step is wanted by a target's user or by one that has to run

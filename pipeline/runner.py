@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ class Finished:
 def run(built: Built, console: Console, address: str | None = None, cpus: int | None = None) -> Finished:
     """Bring the experiment to its end, from wherever it stands. Raises what failed first, after all that could run has run."""
     store = Store(built.workspace / "store")
-    with alone(built.run_directory):
+    with alone(built.run_directory), kept_in_objects(built, store) as push:
         write_atomic(built.run_directory / EXPERIMENT_FILE, yaml.safe_dump(built.resolved, sort_keys=False, allow_unicode=True))
         write_rows(built.run_directory, rows(built.milestones, built.config.recipe), built.identity)
         steps = needed(built.targets, store)
@@ -69,7 +69,7 @@ def run(built: Built, console: Console, address: str | None = None, cpus: int | 
         try:
             if steps:
                 tracker.start()
-                _run_steps(built, store, steps, tracker, console, address, cpus)
+                _run_steps(built, store, steps, tracker, console, address, cpus, push)
                 _all_seen(built, store)
             link_run(built.run_directory, built.milestones, store)
             paired = _write_report(built, store, report)
@@ -85,11 +85,19 @@ def run(built: Built, console: Console, address: str | None = None, cpus: int | 
 
 
 def _run_steps(
-    built: Built, store: Store, steps: dict[str, Step], tracker: Tracker, console: Console, address: str | None, cpus: int | None
+    built: Built,
+    store: Store,
+    steps: dict[str, Step],
+    tracker: Tracker,
+    console: Console,
+    address: str | None,
+    cpus: int | None,
+    push: Callable[[], None],
 ) -> None:
     from pipeline.command.display import Display
     from pipeline.graph.cluster import connected
     from pipeline.graph.dag import Watch, check_resources, run_dag
+    from pipeline.graph.perform import perform
     from pipeline.graph.warm import warm_up
 
     titles = step_titles(built.milestones)
@@ -98,12 +106,46 @@ def _run_steps(
         def on_done(step: Step) -> None:
             tracker.done(step)
             display.finished(step)
+            push()
 
         if (address or os.environ.get("RAY_ADDRESS") or "local") == "local":  # a cluster may grow, this machine will not
             check_resources(steps.values(), "this machine")
             warm_up(steps)
         usage = built.config.tracking.usage
-        run_dag(steps, store, Watch(check, display.progress, tracker.point, on_done, display.line, display.failed, usage))
+        here = [step for step in steps.values() if store.mirror is not None and step.reads_this_machine]
+        for step in here:  # no other node has what it reads
+            perform(step, store, usage=usage)
+            on_done(step)
+            check()
+        run_dag(
+            {key: step for key, step in steps.items() if step not in here},
+            store,
+            Watch(check, display.progress, tracker.point, on_done, display.line, display.failed, usage),
+        )
+
+
+@contextmanager
+def kept_in_objects(built: Built, store: Store) -> Iterator[Callable[[], None]]:
+    """Where nodes share an object store alone: see that it is there, go on with the run's files, and put them there, also on the way.
+
+    Gives what to call now and then. ResourceError where the object store is not as it must be.
+    """
+    if store.mirror is None:
+        yield lambda: None
+        return
+    from pipeline.objects.probe import probe
+    from pipeline.objects.runs import RunFiles
+
+    probe(store.mirror.uri)
+    files = RunFiles(store.mirror.uri, built.run_directory)
+    files.bring()
+    try:
+        yield files.push_at_times
+    except BaseException:
+        with suppress(ResourceError):  # what went wrong first is told
+            files.push()
+        raise
+    files.push()
 
 
 def _end_failed(tracker: Tracker, error: BaseException, console: Console) -> None:

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from foundation.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.objects.attempt import Held
 
 
 def execution(default: Any) -> Any:
@@ -37,13 +40,15 @@ class Resources:
 class Outcome:
     """What a step made. `checkpoint` lies inside the step's directory, or elsewhere for weights that were there before.
 
-    `files` are the checkpoint's files with their SHA-256, where the step knows them already.
+    `files` are the checkpoint's files with their SHA-256, where the step knows them already. `there`: what workers on other nodes have put
+    into the object store themselves, by its name in the step's directory.
     """
 
     checkpoint: Path | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] | None = None
+    there: Mapping[str, "Held"] = field(default_factory=dict)
 
 
 class Work(Protocol):
@@ -94,6 +99,11 @@ class Step:
     def ray_options(self) -> dict[str, Any]:
         """Options of the step's Ray task."""
         return {"num_cpus": 1}
+
+    @property
+    def reads_this_machine(self) -> bool:
+        """Whether it reads files that the user named by a place on this machine; other nodes need not have them."""
+        return False
 
     @property
     def demand(self) -> dict[str, float]:

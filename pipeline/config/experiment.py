@@ -23,6 +23,7 @@ from pipeline.config.kinds import Settings, validated
 from pipeline.config.settings import MAX_NAME, Experiment
 from pipeline.config.suite_file import lay_suite_under
 from pipeline.config.yaml_file import YamlFile, apply_override, read_yaml
+from pipeline.objects.marker import mark
 from pipeline.recipes import RECIPES
 from pipeline.recipes.milestone import Milestone
 from pipeline.step import Step, topological
@@ -101,6 +102,7 @@ def build(path: Path, overrides: Sequence[str] = (), fitting: bool = False) -> B
     """
     file, config = read_config(path, overrides)
     check_place(Path(config.workspace).absolute(), "workspace")
+    mark(Path(config.workspace).absolute() / "store", config.objects)
     store, known = Store(Path(config.workspace) / "store"), []
     bases = check_bases(file, config)
     for base in bases:
@@ -131,7 +133,7 @@ def _identity(milestones: Sequence[Milestone]) -> str:
 
 def _telling(path: Path, overrides: Sequence[str], milestones: Sequence[Milestone]) -> list[str]:
     """The fewest overrides, in their order, that still ask for the same steps: those that say what the run makes."""
-    kept = [override for override in overrides if not override.strip().startswith(("name=", "workspace="))]
+    kept = [override for override in overrides if not override.strip().startswith(("name=", "workspace=", "objects="))]
     silent = [override for override in overrides if override not in kept]
     for override in tuple(kept):
         position = kept.index(override)

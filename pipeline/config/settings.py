@@ -7,6 +7,7 @@ torch nor Ray, so `validate` answers in a fraction of a second.
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,6 +28,8 @@ from pipeline.config.kinds import Count, NotNegative, Seed, Settings, WholeNumbe
 from pipeline.config.learning import check_learning
 from pipeline.config.strategy_settings import StrategySettings
 from pipeline.config.train_settings import Train
+from pipeline.objects.bucket import open_bucket
+from pipeline.tracking.addresses import check_label
 from pipeline.tracking.backend import tracking_uri
 from tasks.registry import TASKS, get_task
 from tasks.task import Split, Task
@@ -42,10 +45,23 @@ def _check_name(name: str) -> None:
         raise ConfigError("name is 'report', where reports on several runs are written; choose another")
 
 
+def _check_objects(uri: str) -> None:
+    open_bucket(uri)
+
+
 def _check_tracking(uri: str) -> None:
     tracking_uri(uri, Path())
 
 
+def _check_usage(seconds: float) -> None:
+    if 0 < seconds < LEAST_USAGE:
+        raise ConfigError(
+            f"tracking.usage is {seconds:g} s, and looking so often is work of its own; give {LEAST_USAGE} or more, or 0 for never"
+        )
+
+
+LEAST_USAGE = 0.1
+"""Seconds between two looks at the machine, at least."""
 MAX_NAME = 120
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=+-]{{0,{MAX_NAME - 1}}}")
 
@@ -85,19 +101,23 @@ class Tracking(Settings):
     """
 
     uri: Annotated[str, as_value_error(_check_tracking)] | None = None
-    experiment: str | None = None
-    wait: NotNegative = 60
+    experiment: Annotated[str, as_value_error(partial(check_label, key="tracking.experiment"))] | None = None
+    wait: Annotated[NotNegative, Field(le=10**6)] = 60
     required: bool = False
-    usage: NotNegative = 5
-    registered_model: str | None = None
+    usage: Annotated[NotNegative, Field(le=10**5), as_value_error(_check_usage)] = 5
+    registered_model: Annotated[str, as_value_error(partial(check_label, key="tracking.registered_model"))] | None = None
 
 
 class Experiment(Settings):
-    """What every experiment has, whatever its recipe."""
+    """What every experiment has, whatever its recipe.
+
+    `objects`: the URI of an object store that all nodes share; `workspace` is then a directory on each node's own disk.
+    """
 
     recipe: str
     name: Annotated[str, as_value_error(_check_name)]
     workspace: Path = Path()
+    objects: Annotated[str, as_value_error(_check_objects)] | None = None
     tracking: Tracking = Tracking()
 
 

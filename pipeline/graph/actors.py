@@ -14,8 +14,11 @@ from typing import Any, TypeVar
 from foundation.errors import ResourceError
 from mergers import InProcess, Merger, Plan, Source, execute, plan_merge, read_checkpoint
 from mergers.checkpoints.header import read_header
+from mergers.engine.by_file import execute_by_file
 from mergers.engine.execute import Executor
 from pipeline.graph.usage import Sampling, sampling
+from pipeline.objects.attempt import Held
+from pipeline.objects.presence import DeliverFile, Presence, held_files, presence
 from pipeline.step import Outcome
 
 RETRIES = 5  # of an item, and of starting an actor: what kills its process every time is told, not repeated for ever
@@ -119,8 +122,9 @@ class RayActors:
         import ray
 
         worker = ray.remote(num_cpus=self.threads, num_gpus=self.gpus)(_Worker)
+        inputs = presence()
         for _ in range(min(self.actors, items) - len(self.ready) - len(self.starting)):
-            actor = worker.remote(self.threads, sampling(), f"actor_{self.hired}")
+            actor = worker.remote(self.threads, sampling(), f"actor_{self.hired}", inputs)
             self.hired += 1
             self.starting[actor.ready.remote()] = actor
 
@@ -136,14 +140,17 @@ class RayActors:
 class _Worker:
     """One worker: so many torch threads, no state of its own."""
 
-    def __init__(self, threads: int, sampling: Sampling, role: str) -> None:
+    def __init__(self, threads: int, sampling: Sampling, role: str, inputs: Presence | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+        self.inputs = inputs
         self.usage = sampling.of(role).__enter__()  # until the process ends
 
     def ready(self) -> None:
-        """Answers once the actor is up."""
+        """Answers once the actor is up, and what the step has taken up is on its node."""
+        if self.inputs is not None:
+            self.inputs.arrive()
 
     def work(self, function: Callable[[Item], Result], item: Item) -> Result:
         outcome = function(item)
@@ -197,9 +204,19 @@ def merge_step(
 def carry_out(plan: Plan, actors: int, progress: Callable[[float, float], None]) -> Outcome:
     """The merged checkpoint, by so many actors or in this process for 0, and where a single work item leaves nothing to share.
 
-    An actor takes two seconds to start, which a model of a few megabytes is merged in many times over.
+    An actor takes two seconds to start, which a model of a few megabytes is merged in many times over. Where actors share no disk with this
+    process, each writes whole files of the output.
     """
-    with executor_for(actors if len(plan.items) > 1 else 0) as executor:
-        result = execute(plan, executor, progress)
+    there: Mapping[str, Held] = {}
+    shared = presence()
+    actors = actors if len(plan.items) > 1 else 0
+    if shared is not None and actors:
+        with RayActors(actors) as workers:
+            deliver = DeliverFile(shared.attempt, shared.directory, plan.output.name)
+            result = execute_by_file(plan, workers, shared.directory / "work", deliver, progress)
+        there = held_files(result.files, {file.name: file.nbytes for file in plan.files}, plan.output.name)
+    else:
+        with executor_for(actors) as executor:
+            result = execute(plan, executor, progress)
     figures = {key: value for key, value in asdict(result).items() if key not in ("output", "files", "digest")}
-    return Outcome(plan.output, metrics=figures, files=result.files)
+    return Outcome(plan.output, metrics=figures, files=result.files, there=there)

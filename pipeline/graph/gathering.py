@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.graph.actors import RayActors
+from pipeline.objects.presence import Parts, presence
 from trainers.modality.statistics.files import About, Measurement, measurement_text, write_statistics
 from trainers.modality.statistics.sums import add_parts, is_part_of, read_sums, write_sums
 
@@ -29,11 +30,19 @@ def gather(
     scratch.mkdir(parents=True, exist_ok=True)
     identity = hashlib.sha256(measurement_text(measurement).encode()).hexdigest()
     paths = [scratch / f"part-{number:05d}.safetensors" for number in range(measurement.parts)]
+    shared = presence()
+    parts = None if shared is None else Parts(shared)
+    if parts is not None:
+        for path in parts.found([path for path in paths if not path.exists()]):
+            parts.bring(path)
     missing = [number for number, path in enumerate(paths) if not is_part_of(path, identity)]
     done = len(paths) - len(missing)
     if progress and done:
         progress(done, len(paths))
-    for _ in measured(partial(measure_to_file, measurement, identity, scratch), missing, actors, gpus):
+    measure = partial(measure_to_file, measurement, identity, scratch)
+    for number in measured(measure if parts is None else partial(measure, parts=parts), missing, actors, gpus):
+        if parts is not None and not is_part_of(paths[number], identity):
+            parts.bring(paths[number])
         done += 1
         if progress:
             progress(done, len(paths))
@@ -53,7 +62,14 @@ def measured(measure: Callable[[int], int], parts: list[int], actors: int, gpus:
         yield from crew.map(measure, parts)
 
 
-def measure_to_file(measurement: Measurement, identity: str, scratch: Path, part: int) -> int:
-    """Measure one part and write its sums, replacing a damaged file or that of another measurement; gives the part's number."""
-    write_sums(scratch / f"part-{part:05d}.safetensors", measurement.measure(part), identity)
+def measure_to_file(measurement: Measurement, identity: str, scratch: Path, part: int, parts: Parts | None = None) -> int:
+    """Measure one part and write its sums, replacing a damaged file or that of another measurement; gives the part's number.
+
+    `parts`: where it is put too, because the process that asks is on another disk.
+    """
+    path = scratch / f"part-{part:05d}.safetensors"
+    scratch.mkdir(parents=True, exist_ok=True)
+    write_sums(path, measurement.measure(part), identity)
+    if parts is not None:
+        parts.put(path)
     return part

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foundation.errors import InputError
 from pipeline.graph.history import HistoryLog
@@ -16,6 +16,9 @@ from pipeline.graph.usage import Sampling, Usage
 from pipeline.graph.usage_files import throughput, totals
 from pipeline.step import Outcome, Step
 from pipeline.store import Record, Store
+
+if TYPE_CHECKING:
+    from pipeline.objects.presence import Presence
 
 COMMIT_VARIABLE = "MERGELINE_COMMIT"  # set by the driver for all workers
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "ray", "numpy", "mergeline")
@@ -38,24 +41,37 @@ class StepWork:
     listener: Any = None
     directory: Path = field(init=False)
     scratch: Path = field(init=False)
+    presence: "Presence | None" = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        if self.store.mirror is not None:
+            from pipeline.objects.presence import Presence
+
+            self.presence = Presence(self.store, self.step.key)
         self.directory = self.store.directory(self.step)
         self.scratch = self.directory / "work"
 
     def checkpoint_of(self, step: Step) -> Path:
-        record = self._input(step)
+        record = self._input(step, whole=False)
         if record.checkpoint is None:
             raise InputError(f"{self.step.key} needs a checkpoint, but its input {step.key} makes none")
         return record.checkpoint
 
     def directory_of(self, step: Step) -> Path:
-        return self._input(step).directory
+        return self._input(step, whole=True).directory
 
     def digest_of(self, step: Step) -> str:
-        return self._input(step).digest
+        return self._stored(step).digest
 
-    def _input(self, step: Step) -> Record:
+    def _input(self, step: Step, whole: bool) -> Record:
+        """An input whose files are here, with the bytes of their record."""
+        record = self._stored(step)
+        self.store.take_up(record, whole)
+        if self.presence is not None:
+            self.presence.taken[step.key, whole] = record
+        return record
+
+    def _stored(self, step: Step) -> Record:
         record = self.store.record(step)
         if record is None:
             raise InputError(f"{self.step.key} needs {step.key}, but {self.store.why_not(step)}; run again to make it")
@@ -82,11 +98,23 @@ def perform(step: Step, store: Store, listener: Any = None, usage: float = 0) ->
         if listener is not None:
             listener.started(step.key)
         with Usage(Sampling(store.directory(step), usage, platform.node())) as watched:
-            outcome = step.run(StepWork(store, step, listener))
+            outcome = _run(step, StepWork(store, step, listener))
             finished = time.time()
         facts = {"started": started, "finished": finished, "seconds": finished - started, "versions": versions()}
         store.finish(step, outcome, {**facts, "usage": usage_of(step, outcome, watched, started, finished)})
     return Performed(step.key, ran=True)
+
+
+def _run(step: Step, work: StepWork) -> Outcome:
+    """The step's outcome. Where nodes share an object store alone, its workers know what it takes up, and what they tell comes here."""
+    if work.presence is None:
+        return step.run(work)
+    from pipeline.objects.presence import present
+
+    with present(work.presence):
+        outcome = step.run(work)
+    work.presence.gather(outcome.there)
+    return outcome
 
 
 def usage_of(step: Step, outcome: Outcome, watched: Usage, started: float, finished: float) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import math
 import os
 import shutil
 import uuid
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from foundation.errors import MergelineError, ResourceError
 from pipeline.graph.usage import sampling
+from pipeline.objects.presence import presence
 from pipeline.step import Resources, Work
 from trainers.modality.spec import ModalityLearning
 from trainers.strategy import Learning
@@ -33,11 +35,22 @@ def fit(work: Work, start: Path, learning: Learning | ModalityLearning, resource
         "log": work.log_function(),
         "progress": work.progress,
         "sampling": sampling(),
+        "files": _stage_files(work),
     }
     figures = (_alone if resources.workers == 1 else _together)(settings, work, resources)
     if "error" in figures:
         raise figures["error"]
     return figures
+
+
+def _stage_files(work: Work) -> Any:
+    """What the first worker brings and puts where nodes share an object store alone; None where they share the store."""
+    shared = presence()
+    if shared is None:
+        return None
+    from pipeline.objects.training import StageFiles
+
+    return StageFiles(shared, work.scratch / "checkpoints")
 
 
 def _alone(settings: dict[str, Any], work: Work, resources: Resources) -> dict[str, Any]:
@@ -78,6 +91,7 @@ def _together(settings: dict[str, Any], work: Work, resources: Resources) -> dic
             num_workers=resources.workers,
             use_gpu=resources.gpus > 0,
             resources_per_worker=_per_worker(resources, "CPU", "GPU"),
+            placement_strategy="STRICT_PACK" if settings["files"] else "PACK",  # they share files, hence a disk
         ),
         run_config=RunConfig(
             name=uuid.uuid4().hex[:12],
@@ -103,7 +117,7 @@ def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
     """What each worker runs."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from trainers.learn import learn
-    from trainers.workers import world_size
+    from trainers.workers import first_decides, world_size
 
     learning: Learning | ModalityLearning = settings["learning"]
     spec = learning.spec
@@ -114,9 +128,14 @@ def _train_on_worker(settings: dict[str, Any]) -> dict[str, Any]:
         log(step, values)
         progress(step, total, f"loss {values['train/loss']:.3f}" if "train/loss" in values else "")
 
+    files, rank = settings["files"], int(os.environ["RANK"]) if world_size() > 1 else 0
     try:
-        with settings["sampling"].of(f"worker_{os.environ['RANK'] if world_size() > 1 else 0}"):
-            return asdict(learn(learning, settings["start"], settings["output"], settings["work"], on_log))
+        with settings["sampling"].of(f"worker_{rank}"):
+            if files:
+                first_decides(files.arrive)
+            with files.saving() if files else nullcontext() as on_saved:
+                told = asdict(learn(learning, settings["start"], settings["output"], settings["work"], on_log, on_saved))
+        return told | ({"there": files.deliver(told["files"])} if files and rank == 0 else {})
     except MergelineError as error:
         if world_size() > 1:
             raise  # the others must not wait for this worker

@@ -7,11 +7,13 @@ that stay. Only an actor that dies is a failure, and is replaced.
 import json
 import pickle
 import traceback
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Trainable
 
 from foundation.errors import MergelineError
+from pipeline.objects.presence import Presence
 from pipeline.search.setting import Setting
 from pipeline.search.trials import Trials
 
@@ -19,9 +21,17 @@ from pipeline.search.trials import Trials
 class TrialActor(Trainable):
     """One worker. Its config is a trial's `number` and `point` (as JSON, so that Tune leaves the names of axes alone)."""
 
-    def setup(self, config: dict[str, Any], setting: Setting | None = None) -> None:
-        """Take the first trial; what is loaded is loaded in `step`, where errors are told."""
+    def setup(self, config: dict[str, Any], setting: Setting | None = None, inputs: Presence | None = None, storage: Path = Path()) -> None:
+        """Take the first trial; what is loaded is loaded in `step`, where errors are told.
+
+        `inputs`: what is to be brought to this node, which then shares no disk with the driver. Tune would refuse that, and looks for a
+        mark of its own in `storage`; nothing of a trial is kept there.
+        """
         assert setting is not None
+        self.inputs = inputs
+        if inputs is not None:
+            storage.mkdir(parents=True, exist_ok=True)
+            (storage / ".validate_storage_marker").touch()
         self.trials = Trials(setting)
         self.begin(config)
 
@@ -37,6 +47,9 @@ class TrialActor(Trainable):
     def step(self) -> dict[str, Any]:
         """Ask one more part of the samples."""
         try:
+            if self.inputs is not None:
+                self.inputs.arrive()
+                self.inputs = None
             ended = next(self.running)
         except Exception as error:
             return {"failure": carried(error), "value": 0.0, "quarters": 0, "done": True}

@@ -15,6 +15,7 @@ from typing import Any
 
 from foundation.errors import ResourceError
 from pipeline.graph.cluster import connected
+from pipeline.objects.presence import presence
 from pipeline.search.halving import halving
 from pipeline.search.run import Ledger
 from pipeline.search.setting import Setting
@@ -38,10 +39,10 @@ def on_tune(ledger: Ledger, setting: Setting, workers: int, gpus: float, scratch
 
         from pipeline.search.feeding import RESTARTS, Feed, LastWords, StopAtFailure
 
-        storage = (scratch / "tune").resolve()
+        storage, name = (scratch / "tune").resolve(), uuid.uuid4().hex[:12]
         feed = Feed(ledger)
         tuner = Tuner(
-            tune.with_resources(bound_to(setting), resources(setting.threads, gpus)),
+            tune.with_resources(bound_to(setting, storage / name), resources(setting.threads, gpus)),
             tune_config=TuneConfig(
                 search_alg=feed,
                 scheduler=halving(ledger.ended[number] for number in sorted(ledger.ended)) if setting.spec.halving else None,
@@ -51,7 +52,7 @@ def on_tune(ledger: Ledger, setting: Setting, workers: int, gpus: float, scratch
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
             run_config=RunConfig(
-                name=uuid.uuid4().hex[:12],
+                name=name,
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=RESTARTS),
                 stop=StopAtFailure(ledger),
@@ -72,8 +73,8 @@ def on_tune(ledger: Ledger, setting: Setting, workers: int, gpus: float, scratch
             raise ResourceError(f"search: Ray Tune ended after {done} of {total} trials; start the search again to go on")
 
 
-def bound_to(setting: Setting) -> Any:
-    """The actor of one search, under a name of its own.
+def bound_to(setting: Setting, storage: Path = Path()) -> Any:
+    """The actor of one search, under a name of its own. `storage`: where Tune keeps its files.
 
     Tune starts actors by the name of their class, which it keeps for the whole job: of two searches at one time, as those of two seeds
     are, with one name between them, trials of the one would be given the models of the other.
@@ -82,7 +83,9 @@ def bound_to(setting: Setting) -> Any:
 
     from pipeline.search.trainable import TrialActor
 
-    return tune.with_parameters(type(f"TrialActor_{uuid.uuid4().hex}", (TrialActor,), {}), setting=setting)
+    return tune.with_parameters(
+        type(f"TrialActor_{uuid.uuid4().hex}", (TrialActor,), {}), setting=setting, inputs=presence(), storage=storage
+    )
 
 
 def resources(threads: int, gpus: float) -> dict[str, float]:

@@ -54,7 +54,7 @@ class FineTune(Stage):
         fishers = tuple(work.directory_of(step) / FISHER_FILE for step in self.fishers)
         learning = Learning(self.task, self.train, self.strategy, self.earlier, fishers)
         result = fit(work, work.checkpoint_of(self.start), learning, self.resources)
-        files = result.pop("files")
+        files, there = result.pop("files"), result.pop("there", {})
         details = {
             "task": self.task.name,
             "trained_on": list(self.train.parts),
@@ -64,7 +64,7 @@ class FineTune(Stage):
             "resources": asdict(self.resources),
             **({"left_out": found} if (found := [each for each in left_out if each]) else {}),
         }
-        return Outcome(work.directory / "checkpoint", metrics=result, details=details, files=files)
+        return Outcome(work.directory / "checkpoint", metrics=result, details=details, files=files, there=there)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

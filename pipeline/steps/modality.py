@@ -37,6 +37,10 @@ class StartExperts(Step):
     def title(self) -> str:
         return f"make the modality-expert model ({self.origin}), seed {self.seed}"
 
+    @property
+    def reads_this_machine(self) -> bool:
+        return bool(self.source_place or self.tokenizer_place)
+
     def run(self, work: Work) -> Outcome:
         from pipeline.steps.start_experts import start_experts
 
@@ -107,7 +111,7 @@ class LearnPairs(Stage):
 
         learning = ModalityLearning(self.sets, self.modality, self.texts, self.images)
         result = fit(work, work.checkpoint_of(self.model), learning, self.resources)
-        files = result.pop("files")
+        files, there = result.pop("files"), result.pop("there", {})
         train = {name: value for name, value in asdict(self.modality.train).items() if isinstance(value, str | int | float)}
         details = {
             "sets": [each.name for each in self.sets],
@@ -116,7 +120,7 @@ class LearnPairs(Stage):
             **train,
             "resources": asdict(self.resources),
         }
-        return Outcome(work.directory / "checkpoint", metrics=result, details=details, files=files)
+        return Outcome(work.directory / "checkpoint", metrics=result, details=details, files=files, there=there)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -19,6 +19,12 @@ class Pretrained(Step):
     source: str  # "sha256:…" of a directory's files, or the hub id
     place: str = execution("")  # where the directory lies, or the hub id again
 
+    @property
+    def reads_this_machine(self) -> bool:
+        from mergers.checkpoints.resolve import is_hub_id
+
+        return not is_hub_id(self.place)
+
     def run(self, work: Work) -> Outcome:
         from mergers.checkpoints.resolve import fetch, is_hub_id, resolve_checkpoint
         from pipeline.digests import checkpoint_manifest

@@ -25,7 +25,7 @@ from foundation.errors import ConfigError
 from models.experts import routed_mlps
 from models.load import load_model
 from trainers.checkpoints.output import write_output
-from trainers.checkpoints.resume import is_sharded, is_whole, put_trained, trained_state, write_manifest
+from trainers.checkpoints.resume import is_sharded, is_whole, put_trained, tell_saved, trained_state, write_manifest
 from trainers.strategy import Adaptation, Context, Strategy
 from trainers.workers import first_decides
 
@@ -106,7 +106,8 @@ class StageWriter:
             place = milestone_directory(self.output, step)
             files = write_output(model, self.processor, self.context.start, place, extras, state)
             self.work.mkdir(parents=True, exist_ok=True)
-            write_manifest(_manifest(self.work, step), place, self.stage, files)
+            write_manifest(milestone_manifest(self.work, step), place, self.stage, files)
+            tell_saved(place)
         if step == self.context.steps:
             files = write_output(model, self.processor, self.context.start, self.output, extras, state)
         return Written(sum(parameter.numel() for parameter in model.parameters()), files)
@@ -139,12 +140,13 @@ def random_numbers_kept() -> Iterator[None]:
         np.random.set_state(before[1])
 
 
-def _manifest(work: Path, step: int) -> Path:
+def milestone_manifest(work: Path, step: int) -> Path:
+    """What says in a stage's work directory that a milestone is whole."""
     return work / f"milestone-{step}.json"
 
 
 def _is_there(step: int, output: Path, work: Path, stage: Mapping[str, Any]) -> bool:
-    manifest, place = _manifest(work, step), milestone_directory(output, step)
+    manifest, place = milestone_manifest(work, step), milestone_directory(output, step)
     if not is_whole(place, manifest):
         return False
     found: Any = json.loads(manifest.read_text())["stage"]

@@ -11,7 +11,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +97,33 @@ def room_needed(model: PreTrainedModel) -> int:
     return sum(tensor.numel() for tensor in _trained(model).values()) * 3 * 4 + BESIDE
 
 
+_ON_SAVED: ContextVar[Callable[[Path], None] | None] = ContextVar("on_saved", default=None)
+
+
+@contextmanager
+def telling(on_saved: Callable[[Path], None] | None) -> Iterator[None]:
+    """Within, `on_saved` is called on the first worker with each checkpoint of a stage, and each milestone, once it is whole."""
+    token = _ON_SAVED.set(on_saved)
+    try:
+        yield
+    finally:
+        _ON_SAVED.reset(token)
+
+
+def tell_saved(place: Path) -> None:
+    """Say that the checkpoint or milestone at `place` is whole."""
+    on_saved = _ON_SAVED.get()
+    if on_saved is not None:
+        on_saved(place)
+
+
 def seal(checkpoint: Path, stage: Mapping[str, Any]) -> None:
     """Flush the checkpoint's files and write the manifest that makes it count. `stage` says which stage it belongs to."""
     for path in sorted(checkpoint.rglob("*")):
         fsync_path(path)
     write_manifest(checkpoint / MANIFEST, checkpoint, stage)
     fsync_path(checkpoint.parent)
+    tell_saved(checkpoint)
 
 
 def write_manifest(path: Path, directory: Path, stage: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
