@@ -29,7 +29,7 @@ compare: $(READY) ## sequential against WiSE-FT, two learning rates, three seeds
 	$(BIN)/python -m pipeline run experiments/digits_compare.yaml
 
 test: $(READY)   ## all tests but those of `make integration`
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=15 -m 'not integration'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=15 -m 'not integration'
 
 # One process, because all of them share one server. What cannot be had here is skipped, and the summary says why.
 integration: .venv/.servers packages  ## tests that need servers: MLflow with users on PostgreSQL (a few minutes)
@@ -43,16 +43,17 @@ packages:        ## the Debian packages that `make integration` needs, as root o
 	touch $@
 
 KILLS ?= 100
-LONG := MERGELINE_CRASH_EVERY=1 MERGELINE_ACTOR_KILLS=20 MERGELINE_NODES=all MERGELINE_ROUNDS=20 MERGELINE_FUZZ=2000 MERGELINE_TYPOS=4 MERGELINE_SIGNALS=all
+LONG := MERGELINE_CRASH_EVERY=1 MERGELINE_ACTOR_KILLS=20 MERGELINE_NODES=all MERGELINE_FLAKY_RUNS=10 MERGELINE_ROUNDS=20 MERGELINE_FUZZ=2000 MERGELINE_TYPOS=4 MERGELINE_SIGNALS=all
 
 chaos: $(READY)   ## every fault in its long form, with 100 kills of a whole run (two hours; in half an hour: KILLS=10)
 	$(LONG) $(BIN)/python -m pytest -s tests/faults
 	MERGELINE_KILLS=10 $(BIN)/python -m pytest -s tests/pipeline/test_search_kill.py
-	MERGELINE_KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/pipeline/test_kill.py
+	MERGELINE_KILLS=$(KILLS) MERGELINE_KILL_SLOTS=2 $(BIN)/python -m pytest -s tests/pipeline/test_kill.py
+	MERGELINE_OBJECT_KILLS=5 $(BIN)/python -m pytest -s tests/pipeline/objects/test_objects_run.py
 	MERGELINE_KILLS=1 $(BIN)/python -m pytest -s tests/deploy/test_slurm_hosts.py
 
 quick: $(READY)  ## the tests that need no cluster and take no more than seconds
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not cluster and not integration'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m 'not slow and not cluster and not integration'
 
 # The peer has an environment of its own. There, too, torch comes first.
 MERGELINE_MERGEKIT ?= $(CURDIR)/.bench/venv/bin

@@ -1,7 +1,7 @@
 """Questions to an object store: put again while it does not answer, and told in one sentence where they fail.
 
 Small ones are not repeated by the library: whoever writes on a condition has to know that an answer may have been lost. A store that has
-never answered this process is given up within seconds, since its URI may be wrong; one that has is waited for.
+never answered is given up within seconds, since its URI may be wrong; one that has is waited for.
 """
 
 import os
@@ -23,6 +23,9 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 PART_RETRIES = 4
 
+ANSWERED: set[str] = set()
+"""The stores that have answered this process, or the one that sent it its work."""
+
 T = TypeVar("T")
 
 
@@ -37,7 +40,6 @@ class Asking:
     uri: str
     for_small: Any
     for_large: Any
-    answered: bool = False
 
     def small(self, what: str, ask: Callable[[Any], T], patience: float | None = None) -> T:
         """What `ask` gives of a connection that repeats nothing by itself and waits for seconds."""
@@ -55,18 +57,18 @@ class Asking:
         while True:
             try:
                 answer = ask(connection)
-                self.answered = True
+                ANSWERED.add(self.uri)
                 return answer
             except (AlreadyExistsError, PreconditionError):
-                self.answered = True
+                ANSWERED.add(self.uri)
                 raise
             except FileNotFoundError as error:
                 if "NoSuchBucket" in str(error) or "NoSuchBucket" in repr(error) or "ContainerNotFound" in str(error):
                     self._tell(what, error)
-                self.answered = True
+                ANSWERED.add(self.uri)
                 raise
             except (BaseError, PermissionError, ValueError) as error:
-                seconds = patience if patience is not None else PATIENCE_SECONDS if self.answered else FIRST_SECONDS
+                seconds = patience if patience is not None else PATIENCE_SECONDS if self.uri in ANSWERED else FIRST_SECONDS
                 if not _passes(error) or time.monotonic() - began + pause > seconds:
                     self._tell(what, error)
             time.sleep(pause * random.uniform(0.5, 1.0))

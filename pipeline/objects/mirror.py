@@ -24,6 +24,7 @@ from filelock import FileLock
 from foundation.errors import InputError, MergelineError, ResourceError
 from foundation.files import write_json_atomic
 from pipeline.intact import damaged, known_as
+from pipeline.objects.asking import ANSWERED
 from pipeline.objects.attempt import AT_ONCE, Attempt, Held, held_in, is_small, lacking
 from pipeline.objects.bucket import Bucket, open_bucket
 from pipeline.objects.lease import Lease
@@ -238,8 +239,9 @@ def _has(path: Path, size: int) -> bool:
 
 
 def _opened(uri: str, root: Path, attempts: dict[str, str]) -> Mirror:
-    """The mirror on another node, whose workspace is thereby known as one of `uri`."""
+    """The mirror on another node, whose workspace is thereby known as one of `uri`. The store has answered whoever sent it here."""
     mark(root, uri)
+    ANSWERED.add(uri)
     mirror = Mirror(uri, root)
     mirror.attempts = dict(attempts)
     return mirror

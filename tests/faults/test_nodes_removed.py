@@ -14,6 +14,7 @@ import pytest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
+NODES = 3
 TRAINING = os.environ.get("MERGELINE_NODES") == "all"
 
 
@@ -45,7 +46,12 @@ def test_a_node_removed_costs_no_more_than_what_was_in_work_there(tmp_path: Path
     told = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     print(f"a node removed: {told}")
     assert told["merge"]["same bytes"]
+    assert told["merge"]["nodes left"] == NODES - 1, "the node did go"
+    assert 0 < told["merge"]["begun when the node had gone"] < told["merge"]["items"], "it went in the middle"
     assert told["merge"]["items"] <= told["merge"]["begun"] <= told["merge"]["items"] + told["merge"]["in flight"] + 1
     if TRAINING:
         assert told["training"]["same bytes"]
+        assert told["training"]["nodes left"] == NODES - 2, "another node did go"
+        assert told["training"]["stored when the node had gone"] == [False], "in the middle of training"
         assert told["training"]["resumed from"] == 4, "the last checkpoint before the node went"
+        assert told["training"]["was in step"] - told["training"]["resumed from"] <= told["training"]["save steps"], "no more is lost"
