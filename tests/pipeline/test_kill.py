@@ -36,6 +36,8 @@ PARTS = ("raylet", "gcs_server")
 PHASES = ("any", "start", "pretrain", "pretrain-", "finetune", "finetune", "finetune-", "merge", "evaluate", "report")
 """The kills of one run, in this order: at any moment, while Ray starts, in a step of this kind, between such a step's record and what
 MLflow is told of it (`-`), and when all steps are stored."""
+EARLY = 2
+"""Of the six steps, so many may be stored by the kill at any moment, which comes first: something is to be left for the others."""
 LONGEST_SECONDS = 400
 LONGEST_END = 60
 PROGRAM = "import os; os.setsid(); from pipeline.cli import main; main()"
@@ -152,6 +154,8 @@ def until_moment(command: Command, whole: Whole, phase: str, chance: random.Rand
     share = chance.random()
     moment = time.monotonic() + share * (0.3 if phase != kind else whole.seconds["start" if over and wanted else kind])
     while time.monotonic() < moment and (kind == "report" or not command.is_near_its_end()):
+        if kind == "any" and len(command.stored()) > EARLY:
+            break
         if command.process.poll() is not None:
             return False
         time.sleep(0.005)
