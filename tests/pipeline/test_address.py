@@ -38,6 +38,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", lambda: set())  # other tests' Rays are not to be found
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # nor the one that they may share in this process
     (tmp_path / "small.yaml").write_text(EXPERIMENT)
     return lambda *arguments: ended(capsys, *arguments)
 
