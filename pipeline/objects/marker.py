@@ -26,17 +26,14 @@ def marked(root: Path) -> str | None:
 
 
 def mark(root: Path, uri: str | None) -> None:
-    """Have the store at `root` mirror `uri`; ConfigError where it holds steps that lie in another, or in none."""
-    wanted = None if uri is None else open_bucket(uri).uri
-    found = marked(root)
+    """Have the store at `root` mirror `uri`, or leave it as it is for None; ConfigError where it holds steps that lie elsewhere."""
+    if uri is None:
+        return
+    wanted, found = open_bucket(uri).uri, marked(root)
     if found == wanted:
         return
     if any(root.glob("*/record.json")):
         mirrors = f"mirrors {found}" if found else "stands alone"
-        asked = f"objects is {wanted}" if wanted else "the experiment names no objects"
-        raise ConfigError(f"{root} {mirrors}, but {asked}; give another workspace, or the objects that this one was used with")
-    if wanted is None:
-        (root / MARKER).unlink(missing_ok=True)
-        return
+        raise ConfigError(f"{root} {mirrors}, but objects is {wanted}; give another workspace, or the objects that this one was used with")
     root.mkdir(parents=True, exist_ok=True)
     write_json_atomic(root / MARKER, {"uri": wanted})

@@ -216,10 +216,12 @@ def test_many_steps_are_asked_for_with_one_question(tmp_path: Path, objects: str
 def test_a_workspace_keeps_to_its_object_store(tmp_path: Path, objects: str) -> None:
     perform(Write("a"), opened(tmp_path / "with", objects))
     perform(Write("a"), Store(tmp_path / "without" / "store"))
-    for place, uri in (("with", f"{objects}x"), ("with", None), ("without", objects)):
+    for place, uri in (("with", f"{objects}x"), ("without", objects)):
         with pytest.raises(ConfigError, match="give another workspace"):
             mark(tmp_path / place / "store", uri)
     mark(tmp_path / "with" / "store", objects)
+    mark(tmp_path / "with" / "store", None)  # an experiment that names none: the workspace knows
+    assert Store(tmp_path / "with" / "store").mirror is not None
     mark(tmp_path / "new" / "store", f"{objects}x")
     mark(tmp_path / "new" / "store", objects)  # nothing was done with the first: a mistyped one may be corrected
     assert json.loads((tmp_path / "new" / "store" / "objects.json").read_text()) == {"uri": objects}
