@@ -15,6 +15,7 @@ from pipeline.tracking.book import Book
 from pipeline.tracking.mirror import Mirror
 
 NAME = "a registry"
+APART = "base.settings.tower_steps=4"  # models that no other test writes to this server
 
 
 def mirrored(built: Built, store: Store, uri: str) -> Mirror:
@@ -25,7 +26,7 @@ def mirrored(built: Built, store: Store, uri: str) -> Mirror:
 
 def test_a_second_member_adds_no_second_version(as_ann: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server takes a place of our own scheme as a source; the store's lineage and the server's are the same, models and names."""
-    built, store = make(tmp_path, TINY, f"tracking.experiment={NAME}")
+    built, store = make(tmp_path, TINY, f"tracking.experiment={NAME}", APART)
     mirrored(built, store, as_ann.uri)
     for name, value in as_ann.user("bob").environment().items():
         monkeypatch.setenv(name, value)
