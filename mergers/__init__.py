@@ -12,7 +12,7 @@ from mergers.checkpoints.resolve import open_source, resolve_checkpoint
 from mergers.engine.execute import Executor, InProcess, MergeResult, execute
 from mergers.engine.layout import WorkItem
 from mergers.engine.memory import merge_tensors
-from mergers.engine.shard import ItemOutcome, merge_shard
+from mergers.engine.outcome import ItemOutcome
 from mergers.merger import Granularity, Inputs, Merger, Need
 from mergers.methods.linear import WeightedAverage, WiseFT
 from mergers.plan import Plan, plan_merge
@@ -37,7 +37,6 @@ __all__ = [
     "WiseFT",
     "WorkItem",
     "execute",
-    "merge_shard",
     "merge_tensors",
     "merger_class",
     "method_name",

@@ -145,10 +145,6 @@ def merge(
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what is merged, copied, read and written.")] = False,
 ) -> None:
     """Merge checkpoints into one, by any method."""
-    if not (actors or plan_only or processes == 1):
-        from mergers.engine.processes import prepare
-
-        prepare()  # loads torch beside what follows
     from pipeline.command.merge import Ways, merge_checkpoints, merge_file
     from pipeline.config.inputs import check_place
     from pipeline.config.merge_source import changes_of

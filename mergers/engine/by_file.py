@@ -22,7 +22,9 @@ from foundation.files import file_sha256, fsync_path, manifest_digest
 from mergers.engine.counting import Meter, Progress, informed, nonfinite_message, run_rounds
 from mergers.engine.execute import MergeResult, check_device, finish, lay_out, temporary_neighbour
 from mergers.engine.layout import OutputFile, WorkItem
-from mergers.engine.shard import Nonfinite, disk_errors, merge_shard
+from mergers.engine.machine import disk_errors
+from mergers.engine.outcome import Nonfinite
+from mergers.engine.shard import merge_shard
 from mergers.plan import Plan
 
 Deliver = Callable[[Path, str], None]

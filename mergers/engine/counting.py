@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from foundation.errors import InputError
 from mergers.engine.layout import Action, Piece, WorkItem
-from mergers.engine.shard import ItemOutcome, Nonfinite, observe_shard
+from mergers.engine.outcome import ItemOutcome, Nonfinite
 
 if TYPE_CHECKING:
     from mergers.merger import Array
@@ -47,6 +47,7 @@ class Meter:
 def run_rounds(items: Sequence[WorkItem], executor: Executor, meter: Meter, device: str = "cpu") -> dict[str, Array]:
     """Carry out all counting rounds: what is known by key when the last has ended. InputError if any weight is not finite."""
     from mergers.engine.rounds import Tally
+    from mergers.engine.shard import observe_shard
 
     mergers = {piece.key: piece.tensor.merger for item in items for piece in item.pieces if piece.tensor.action is Action.MERGE}
     known: dict[str, Array] = {}

@@ -30,8 +30,9 @@ from mergers.checkpoints.checkpoint import INDEX, read_checkpoint
 from mergers.checks import check_output
 from mergers.engine.counting import Executor, Meter, Progress, checked, informed, nonfinite_message, run_rounds
 from mergers.engine.layout import WorkItem
+from mergers.engine.machine import disk_errors, one_torch_thread
+from mergers.engine.outcome import ItemOutcome, Nonfinite
 from mergers.engine.settle import Settling
-from mergers.engine.shard import ItemOutcome, Nonfinite, disk_errors, merge_shard, one_torch_thread
 from mergers.plan import Plan
 from mergers.table import method_name
 
@@ -139,6 +140,8 @@ def run_items(
     plan: Plan, known: Mapping[str, Array], directory: Path, executor: Executor, meter: Meter, settling: Settling, device: str
 ) -> set[str]:
     """Merge all work items; the tensors that were computed, not copied. InputError if any weight is not finite."""
+    from mergers.engine.shard import merge_shard
+
     computed: set[str] = set()
     nonfinite: Nonfinite = Counter()
     function = partial(merge_shard, directory=str(directory), device=device)

@@ -11,10 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from foundation.errors import InputError
+from mergers.engine.arrays import as_array
 from mergers.engine.counting import nonfinite_message
 from mergers.engine.layout import Piece, Region, TensorPlan, WorkItem, block_elements
+from mergers.engine.machine import keep_freed_memory, one_torch_thread
 from mergers.engine.mapped import MappedFiles, Maps
-from mergers.engine.shard import ItemOutcome, Nonfinite, keep_freed_memory, merge_block, one_torch_thread
+from mergers.engine.outcome import ItemOutcome, Nonfinite
+from mergers.engine.shard import merge_block
 from mergers.table import method_name
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ def fill(tensor: TensorPlan, item: WorkItem, result: Tensor, maps: Maps, threads
     if method_name(tensor.merger) in ANY_CUT and not item.allow_nonfinite:
         block *= WIDE
     piece = Piece(tensor, tensor.name, 0, tensor.elements, block, Region("", 0, tensor.dtype))
-    data = result.view(-1).view(torch.uint8)
+    data = as_array(result.view(-1).view(torch.uint8))
     blocks = list(piece.blocks)
     share = max(1, -(-len(blocks) // threads))
     runs = [blocks[first : first + share] for first in range(0, len(blocks), share)]

@@ -12,13 +12,15 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from foundation.errors import InputError
 from mergers.checkpoints.header import ITEM_BYTES, TensorEntry
 from mergers.engine.layout import Region
 from mergers.engine.transfer import Files
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from mergers.merger import Array
 
 
 class Maps:
@@ -30,22 +32,20 @@ class Maps:
 
     def __init__(self) -> None:
         self.states: dict[str, tuple[int, ...] | None] = {}
-        self.mapped: dict[str, Tensor] = {}
+        self.mapped: dict[str, Array] = {}
         self.lock = threading.Lock()
 
-    def bytes_of(self, path: str) -> Tensor:
+    def bytes_of(self, path: str) -> Array:
         """A file's bytes, uint8. Writing to them changes a private copy, but nobody does."""
-        import torch
-
         with self.lock:
             if path not in self.mapped:
                 with open(path, "rb") as file:
                     view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch warns of memory it could not write to
                 self.states[path] = state_of(path)
-                self.mapped[path] = torch.frombuffer(view, dtype=torch.uint8)
+                self.mapped[path] = np.frombuffer(view, dtype=np.uint8)
             return self.mapped[path]
 
-    def slice(self, path: str, start: int, size: int) -> Tensor:
+    def slice(self, path: str, start: int, size: int) -> Array:
         """Bytes [start, start + size) of a file; InputError if it is shorter."""
         data = self.bytes_of(path)
         if start + size > len(data):
@@ -74,9 +74,9 @@ class MappedFiles(Files):
     def __init__(self, maps: Maps) -> None:
         super().__init__("")
         self.maps = maps
-        self.result: Tensor | None = None
+        self.result: Array | None = None
 
-    def run(self, slot: object, entry: TensorEntry, start: int, count: int) -> Tensor:
+    def run(self, slot: object, entry: TensorEntry, start: int, count: int) -> Array:
         """The bytes of a run of elements in place; copied where they are not aligned to their elements."""
         width = ITEM_BYTES[entry.dtype]
         position = entry.start + start * width
@@ -85,16 +85,14 @@ class MappedFiles(Files):
         self.bytes_read += count * width
         return self.maps.slice(entry.path, position, count * width)
 
-    def fill(self, data: Tensor, path: str, position: int) -> None:
+    def fill(self, data: Array, path: str, position: int) -> None:
         """Copy len(data) bytes from `position` of a file."""
-        data.copy_(self.maps.slice(path, position, len(data)))
+        data[:] = self.maps.slice(path, position, len(data))
         self.bytes_read += len(data)
 
-    def write(self, region: Region, start: int, data: Tensor) -> None:
+    def write(self, region: Region, start: int, data: Array) -> None:
         """Put elements from `start` on at their place in the result."""
-        import torch
-
         assert self.result is not None
-        data, position = data.view(torch.uint8), start * ITEM_BYTES[region.dtype]
+        data, position = data.view(np.uint8), start * ITEM_BYTES[region.dtype]
         self.result[position : position + len(data)] = data
         self.bytes_written += len(data)

@@ -25,13 +25,19 @@ class Tally:
     def add(self, observation: Array) -> None:
         """Add one block's report."""
         if observation.dtype == np.int64:
-            if self.counts is None or len(self.counts) < len(observation):  # a pooled method has rows up to its last source's only
-                self.counts, observation = observation.copy(), self.counts if self.counts is not None else observation[:0]
-            self.counts[: len(observation)] += observation
+            self.room(observation.shape)[: len(observation)] += observation  # a pooled method has rows up to its last source's only
         elif observation.dtype == np.float64:
             self.sums.append(observation)
         else:
             raise TypeError(f"observe must return int64 counts or float64 sums, got {observation.dtype}")
+
+    def room(self, shape: tuple[int, ...]) -> Array:
+        """The counts so far, with `shape[0]` rows at least: to be added to in place."""
+        if self.counts is None or len(self.counts) < shape[0]:
+            known, self.counts = self.counts, np.zeros(shape, dtype=np.int64)
+            if known is not None:
+                self.counts[: len(known)] = known
+        return self.counts
 
     def join(self, other: Tally) -> None:
         """Add what another tally holds."""

@@ -12,10 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from foundation.errors import InputError
 from mergers.checkpoints.header import FLOATS
+from mergers.engine.arrays import same_bytes
 from mergers.engine.counting import nonfinite_message
 from mergers.engine.layout import BLOCK_ELEMENTS, Action, Piece, TensorPlan, WorkItem
+from mergers.engine.machine import one_torch_thread
 from mergers.engine.mapped import MappedFiles, Maps
-from mergers.engine.shard import Nonfinite, count_nonfinite, one_torch_thread, read_block, same_bytes, unequal
+from mergers.engine.outcome import Nonfinite
+from mergers.engine.shard import count_nonfinite, read_block, unequal
 
 
 def survey(

@@ -10,13 +10,18 @@ import os
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from foundation.errors import InputError
-from mergers.checkpoints.header import FLOATS, ITEM_BYTES, LowRank, TensorEntry
+from mergers.checkpoints.header import ITEM_BYTES, LowRank, TensorEntry
+from mergers.engine.arrays import aligned, as_array, as_tensor, typed
 from mergers.engine.layout import Region
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from mergers.merger import Array
 
 
 class Files:
@@ -26,24 +31,26 @@ class Files:
         self.directory = directory
         self.device = device
         self.descriptors: dict[tuple[str, int], int] = {}
-        self.buffers: dict[object, Tensor] = {}
+        self.buffers: dict[object, Array] = {}
         self.kept: dict[TensorEntry, Tensor] = {}
         self.factors: dict[LowRank, tuple[Tensor, Tensor]] = {}
         self.bytes_read = 0
         self.bytes_written = 0
 
-    def read(self, slot: object, entry: TensorEntry, start: int, count: int) -> Tensor:
+    def read(self, slot: object, entry: TensorEntry, start: int, count: int) -> Array:
         """Elements [start, start + count) of a tensor, flat, in its dtype on disk (bytes for dtypes that are not floats; float32 or float64
         where an adapter is added). Valid until the slot's next read."""
-        values = self.rows(slot, entry, start, count) if entry.rows else typed(self.run(slot, entry, start, count), entry.dtype)
+        if not entry.rows and not entry.added:
+            return typed(self.run(slot, entry, start, count), entry.dtype)
+        values = self.rows(slot, entry, start, count) if entry.rows else as_tensor(typed(self.run(slot, entry, start, count), entry.dtype))
         for low_rank in entry.added:
             values = values.to(wider(values.dtype)) + self.low_rank(low_rank, entry.shape, start, count)
-        return values
+        return as_array(values)
 
     def whole(self, entry: TensorEntry) -> Tensor:
         """A whole tensor in its own shape and memory, kept until `forget_whole`: for what is small, or measured."""
         if entry not in self.kept:
-            self.kept[entry] = self.read("whole", entry, 0, entry.elements).clone().view(entry.shape)
+            self.kept[entry] = as_tensor(self.read("whole", entry, 0, entry.elements)).clone().view(entry.shape)
         return self.kept[entry]
 
     def forget_whole(self) -> None:
@@ -52,7 +59,7 @@ class Files:
         self.factors.clear()
         self.buffers.pop("whole", None)
 
-    def run(self, slot: object, entry: TensorEntry, start: int, count: int) -> Tensor:
+    def run(self, slot: object, entry: TensorEntry, start: int, count: int) -> Array:
         """The bytes of a run of elements as they lie on disk."""
         width = ITEM_BYTES[entry.dtype]
         data = self.buffer(slot, count * width)
@@ -66,7 +73,7 @@ class Files:
         width, row = ITEM_BYTES[entry.dtype], prod(entry.shape[1:])
         first, last = start // row, -(-(start + count) // row)
         data = self.buffer(slot, (last - first) * row * width)
-        values, done = typed(data, entry.dtype), 0
+        values, done = as_tensor(typed(data, entry.dtype)), 0
         plain = entry.rows.plain(entry.dtype)
         if not plain:
             values = values.to(wider(values.dtype))
@@ -77,7 +84,7 @@ class Files:
             elif plain:
                 self.fill(data[target.start * width : target.stop * width], part.path, part.start + number * row * width)
             else:
-                values[target] = self.read((slot, "part"), part, number * row, rows * row)
+                values[target] = as_tensor(self.read((slot, "part"), part, number * row, rows * row))
             done += rows
         return values[start - first * row : start - first * row + count]
 
@@ -92,17 +99,15 @@ class Files:
         skipped = start - first * columns
         return rows.mul_(matrix.scale).reshape(-1)[skipped : skipped + count]
 
-    def buffer(self, slot: object, size: int) -> Tensor:
+    def buffer(self, slot: object, size: int) -> Array:
         """`size` bytes of memory that the slot keeps, pinned where a device is to fetch from it."""
-        import torch
-
         if slot not in self.buffers or len(self.buffers[slot]) < size:
-            self.buffers[slot] = torch.empty(size, dtype=torch.uint8, pin_memory=self.device != "cpu")
+            self.buffers[slot] = aligned(size) if self.device == "cpu" else pinned(size)
         return self.buffers[slot][:size]
 
-    def fill(self, data: Tensor, path: str, position: int) -> None:
+    def fill(self, data: Array, path: str, position: int) -> None:
         """Read len(data) bytes from `position` of a file."""
-        view = memoryview(data.numpy())  # type: ignore[arg-type]
+        view = data.data
         done = 0
         while done < len(view):
             step = os.preadv(self.descriptor(path, os.O_RDONLY), [view[done:]], position + done)
@@ -111,11 +116,9 @@ class Files:
             done += step
         self.bytes_read += len(view)
 
-    def write(self, region: Region, start: int, data: Tensor) -> None:
+    def write(self, region: Region, start: int, data: Array) -> None:
         """Write elements from `start` on at their place in the output."""
-        import torch
-
-        view = memoryview(data.view(torch.uint8).numpy())  # type: ignore[arg-type]
+        view = data.view(np.uint8).data
         position = region.start + start * ITEM_BYTES[region.dtype]
         done = 0
         while done < len(view):
@@ -135,16 +138,12 @@ class Files:
             os.close(descriptor)
 
 
-def typed(data: Tensor, dtype: str) -> Tensor:
-    """Raw bytes seen as elements of `dtype`."""
-    return data.view(torch_dtype(dtype)) if dtype in FLOATS else data
-
-
-def torch_dtype(dtype: str) -> torch.dtype:
-    """The torch dtype of a float dtype's safetensors name."""
+def pinned(size: int) -> Array:
+    """Memory for `size` bytes that a device can fetch from by itself."""
     import torch
 
-    return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[dtype]
+    memory: Array = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return memory
 
 
 def wider(dtype: torch.dtype) -> torch.dtype:

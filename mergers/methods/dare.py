@@ -54,18 +54,30 @@ class DareLinear(SparseMethod):
 
     def merge(self, inputs: Inputs) -> Tensor:
         """The merged piece. A density that the sources share is divided out of the sum, others out of each source's changes."""
-        levels = [level_of(at(self.density, position)) for position in inputs.positions]
+        levels = self.levels(inputs)
         if all(level == LEVELS for level in levels):
             return self.merge_whole(inputs)
-        shared = len(set(levels)) == 1
+        factors, shared = self.rescaling(levels)
         base = base_of(inputs)
         changes = self.changes(inputs, base)
-        for index, (change, level) in enumerate(zip(changes, levels, strict=True)):
+        for index, (change, level, factor) in enumerate(zip(changes, levels, factors, strict=True)):
             if level < LEVELS:
                 change *= keep_mask(block_draws(self.seed, inputs, index), level, change.dtype)
-                if self.rescale and not shared:
-                    change *= LEVELS / level
-        return self.combine(inputs, base, changes, LEVELS / levels[0] if self.rescale and shared else 1.0)
+                if factor != 1:
+                    change *= factor
+        return self.combine(inputs, base, changes, shared)
+
+    def levels(self, inputs: Inputs) -> list[int]:
+        """The density of each source in multiples of 2^-16."""
+        return [level_of(at(self.density, position)) for position in inputs.positions]
+
+    def rescaling(self, levels: Sequence[int]) -> tuple[list[float], float]:
+        """1 / density for each source's changes, and for their sum: the sum's where all have one density."""
+        if not self.rescale:
+            return [1.0] * len(levels), 1.0
+        if len(set(levels)) == 1:
+            return [1.0] * len(levels), LEVELS / levels[0]
+        return [LEVELS / level for level in levels], 1.0
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,11 @@ class Ema(Method):
 
     def merge(self, inputs: Inputs) -> Tensor:
         """The moving average of one piece over the sources that hold it, as if the others were not there."""
-        return average(inputs.tensors, ema_weights(self.decay, len(inputs.tensors)))
+        return average(inputs.tensors, self.coefficients(inputs.name, inputs.positions))
+
+    def coefficients(self, name: str, positions: Sequence[int]) -> tuple[float, ...]:
+        """The weights of the sources at `positions`, which hold tensor `name`; they sum to 1."""
+        return ema_weights(self.decay, len(positions))
 
 
 def ema_weights(decay: float, count: int) -> tuple[float, ...]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 PARALLEL = 0.9995
 """Cosine beyond which two directions count as parallel, below its negative as opposite: an arc of less than 1.9 degrees. As mergekit."""
+LANES = 1024
+"""Sums that a dot product is added up in, a power of 2: many, so that any vector unit has enough to do; part of the algorithm."""
 SHORTEST_MEAN = math.sqrt((1 - PARALLEL) / 2)
 """Length below which a mean of unit vectors gives no direction: that of the mean of two vectors which just count as opposite."""
 
@@ -59,22 +61,36 @@ def gram_of(tensors: Sequence[Tensor], base: Tensor | None = None) -> Array:
     """<x_i, x_j> of equally shaped tensors, or of x_i - base: float64 [N, N], symmetric.
 
     Products and differences are taken in float64, where those of half-precision numbers are exact, and added up in float64: each entry is
-    within n * 2^-53 of sum |x_i x_j|, below 1e-10 of it for a block of 2^18 elements. Tensors are copied, float64 ones too, so that the
-    vector unit finds every operand aligned the same way and the bits do not depend on where a file happened to be mapped.
+    within n * 2^-53 of sum |x_i x_j|, below 1e-10 of it for a block of 2^18 elements. The order is fixed, element i into lane i modulo
+    LANES and the lanes in pairs, so the bits depend neither on the processor nor on where a file happened to be mapped.
     """
     import numpy as np
-    import torch
 
-    rows = [tensor.reshape(-1).to(torch.float64, copy=True) for tensor in tensors]
-    if base is not None:
-        origin = base.reshape(-1).to(torch.float64)
-        for row in rows:
-            row -= origin
+    origin = 0.0 if base is None else in_lanes(base)
+    rows = [in_lanes(tensor) - origin for tensor in tensors]
     gram = np.empty((len(rows), len(rows)))
     for i, row in enumerate(rows):
         for j, other in enumerate(rows[: i + 1]):
-            gram[i, j] = gram[j, i] = torch.dot(row, other).item()
+            gram[i, j] = gram[j, i] = sum_of_lanes(np.add.reduce(row * other, axis=0, initial=0.0))
     return gram
+
+
+def in_lanes(tensor: Tensor) -> Array:
+    """A tensor's elements in float64, [n / LANES, LANES], filled up with zeros."""
+    import numpy as np
+    import torch
+
+    rows = np.zeros((-(-tensor.numel() // LANES), LANES))
+    rows.reshape(-1)[: tensor.numel()] = tensor.reshape(-1).to(torch.float64).numpy()
+    return rows
+
+
+def sum_of_lanes(lanes: Array) -> float:
+    """Halves added to each other until one number is left."""
+    while len(lanes) > 1:
+        half = len(lanes) // 2
+        lanes = lanes[:half] + lanes[half:]
+    return float(lanes[0])
 
 
 def known_gram(inputs: Inputs) -> Array:

@@ -61,6 +61,10 @@ class Karcher(GramMethod):
         """The mean of one piece, over the sources that hold it; InputError if the search has not come to an end."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
+        return combine(inputs.tensors, self.coefficients(inputs))
+
+    def coefficients(self, inputs: Inputs) -> tuple[float, ...]:
+        """What each of several sources is multiplied by; InputError if the search has not come to an end."""
         coefficients, step = spherical_mean(
             known_gram(inputs), weights_of_holders(self.weights, inputs.name, inputs.positions), self.iterations, self.tolerance
         )
@@ -70,4 +74,4 @@ class Karcher(GramMethod):
                 f"(tolerance {self.tolerance:g}): its sources point almost evenly in all directions; give more iterations, or use "
                 "weighted_average"
             )
-        return combine(inputs.tensors, coefficients)
+        return coefficients

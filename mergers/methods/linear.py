@@ -55,7 +55,11 @@ class WeightedAverage(Method):
 
     def merge(self, inputs: Inputs) -> Tensor:
         """The average of one piece; where a partial merge lacks sources, over those that hold it, with their weights scaled to sum to 1."""
-        return average(inputs.tensors, weights_of_holders(self.weights, inputs.name, inputs.positions))
+        return average(inputs.tensors, self.coefficients(inputs.name, inputs.positions))
+
+    def coefficients(self, name: str, positions: Sequence[int]) -> tuple[float, ...]:
+        """The weights of the sources at `positions`, which hold tensor `name`; they sum to 1."""
+        return weights_of_holders(self.weights, name, positions)
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,11 @@ class WiseFT(Method):
 
     def merge(self, inputs: Inputs) -> Tensor:
         """The interpolation of one piece."""
-        weights = tuple(tuple(self.weights.values())[position] for position in inputs.positions)
-        return average(inputs.tensors, renormalised(weights, inputs.name))
+        return average(inputs.tensors, self.coefficients(inputs.name, inputs.positions))
+
+    def coefficients(self, name: str, positions: Sequence[int]) -> tuple[float, ...]:
+        """The weights of the sources at `positions`, which hold tensor `name`; they sum to 1."""
+        return renormalised(tuple(tuple(self.weights.values())[position] for position in positions), name)
 
 
 def check_weights(weights: Sequence[float], source_names: Sequence[str]) -> None:

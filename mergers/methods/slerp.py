@@ -58,7 +58,11 @@ class Slerp(GramMethod):
         """The piece on the arc; a tensor that only one source holds is taken from it."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
-        return combine(inputs.tensors, arc(known_gram(inputs), self.weight))
+        return combine(inputs.tensors, self.coefficients(inputs))
+
+    def coefficients(self, inputs: Inputs) -> tuple[float, ...]:
+        """What each of the two sources is multiplied by."""
+        return arc(known_gram(inputs), self.weight)
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,12 @@ class SphericalAverage(GramMethod):
         """The mean of one piece, over the sources that hold it."""
         if len(inputs.tensors) == 1:
             return inputs.tensors[0]
-        coefficients, _ = spherical_mean(known_gram(inputs), weights_of_holders(self.weights, inputs.name, inputs.positions), steps=1)
-        return combine(inputs.tensors, coefficients)
+        return combine(inputs.tensors, self.coefficients(inputs))
+
+    def coefficients(self, inputs: Inputs) -> tuple[float, ...]:
+        """What each of several sources is multiplied by."""
+        weights = weights_of_holders(self.weights, inputs.name, inputs.positions)
+        return spherical_mean(known_gram(inputs), weights, steps=1)[0]
 
 
 def arc(gram: Array, fraction: float) -> tuple[float, float]:

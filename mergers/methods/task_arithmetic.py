@@ -70,6 +70,11 @@ class TaskArithmetic(Method):
         """The weights of the sources at `positions`, as they are in the config."""
         return tuple(1.0 if self.weights is None else self.weights[position] for position in positions)
 
+    def coefficients(self, name: str, positions: Sequence[int]) -> tuple[float, ...]:
+        """What the task vectors of the sources at `positions`, which hold tensor `name`, are multiplied by before the scale."""
+        weights = self.weights_for(positions)
+        return normalized(weights, f"the sources that hold tensor '{name}'") if self.normalize else weights
+
     def merge(self, inputs: Inputs) -> Tensor:
         """The merged piece, over the sources that hold it. A lone source at weight * scale = 1 comes back bit for bit;
         one at 0 takes no part.
@@ -79,9 +84,7 @@ class TaskArithmetic(Method):
         """
         import torch
 
-        weights = self.weights_for(inputs.positions)
-        if self.normalize:
-            weights = normalized(weights, f"the sources that hold tensor '{inputs.name}'")
+        weights = self.coefficients(inputs.name, inputs.positions)
         if len(weights) == 1 and weights[0] * self.scale == 1:
             return inputs.tensors[0]
         base = base_of(inputs)

@@ -86,8 +86,11 @@ def carry_out(request: MergeRequest, ways: Ways, words: dict[str, str], console:
 
 def executed(plan: Plan, ways: Ways, console: Console) -> MergeResult:
     """The merge done, on actors or in this process, with a progress bar."""
+    from mergers.engine.compute import needs_torch
+
     with ExitStack() as stack:
-        executor = hire(stack, len(plan.items), ways.actors, ways.processes, ways.device)
+        torch = any(needs_torch(tensor, ways.device) for tensor in plan.tensors)
+        executor = hire(stack, len(plan.items), ways.actors, ways.processes, ways.device, torch)
         return execute(plan, executor, stack.enter_context(ByteProgress(console)), ways.device)
 
 

@@ -10,8 +10,8 @@ MOST_PROCESSES = 8
 """Processes of a merge without Ray, if there are as many processors: beyond them the disk is the limit."""
 
 
-def hire(stack: ExitStack, items: int, actors: int, processes: int | None, device: str = "cpu") -> Executor:
-    """The executor for so many items, given back by `stack`."""
+def hire(stack: ExitStack, items: int, actors: int, processes: int | None, device: str = "cpu", torch: bool = True) -> Executor:
+    """The executor for so many items, given back by `stack`. `torch` says whether processes will need it."""
     if actors:
         from pipeline.graph.actors import RayActors
         from pipeline.graph.cluster import connected
@@ -24,7 +24,8 @@ def hire(stack: ExitStack, items: int, actors: int, processes: int | None, devic
         return InProcess()
     from mergers.engine.processes import Processes
 
-    return stack.enter_context(Processes(max(1, min(processes or min(MOST_PROCESSES, len(os.sched_getaffinity(0))), items))))
+    most = processes or min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    return stack.enter_context(Processes(max(1, min(most, items)), torch))
 
 
 def check_gpus() -> None:

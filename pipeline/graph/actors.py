@@ -4,6 +4,8 @@ Actors hold nothing that an item's outcome rests on, so one that dies, or whose 
 to the same bytes by whichever is free. The number of actors changes no byte.
 """
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -141,9 +143,9 @@ class _Worker:
     """One worker: so many torch threads, no state of its own."""
 
     def __init__(self, threads: int, sampling: Sampling, role: str, inputs: Presence | None) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of a torch that is loaded later
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
         self.inputs = inputs
         self.usage = sampling.of(role).__enter__()  # until the process ends
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from mergers.checkpoints.header import Rows, TensorEntry
-from mergers.engine.transfer import Files, torch_dtype
+from mergers.engine.arrays import as_tensor, torch_dtype
+from mergers.engine.transfer import Files
 
 
 def value_of(entry: TensorEntry) -> Tensor:
@@ -38,7 +39,8 @@ def as_read(entry: TensorEntry, block: int = 7) -> Tensor:
     """The same by the merge's own reader, a few elements at a time."""
     files = Files("")
     try:
-        blocks = [files.read(0, entry, start, min(block, entry.elements - start)).clone() for start in range(0, entry.elements, block)]
+        runs = [(start, min(block, entry.elements - start)) for start in range(0, entry.elements, block)]
+        blocks = [as_tensor(files.read(0, entry, start, count)).clone() for start, count in runs]
     finally:
         files.close()
     return torch.cat(blocks).reshape(entry.shape)

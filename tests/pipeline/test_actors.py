@@ -11,7 +11,8 @@ from dying import dying_once
 from safetensors.torch import save_file
 
 from foundation.errors import InputError
-from mergers import InProcess, ItemOutcome, Source, WeightedAverage, WiseFT, WorkItem, execute, merge_shard, plan_merge, read_checkpoint
+from mergers import InProcess, ItemOutcome, Source, WeightedAverage, WiseFT, WorkItem, execute, plan_merge, read_checkpoint
+from mergers.engine.shard import merge_shard
 from pipeline.graph.actors import RayActors
 
 pytestmark = pytest.mark.cluster
