@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mergers.kernels.table import COMPILED, compiled
+from mergers.engine.served import DTYPES as COMPILED
+from mergers.kernels.table import compiled
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from mergers.checkpoints.header import TensorEntry
 from mergers.engine.arrays import DTYPES, as_array, as_tensor, is_finite, torch_dtype
-from mergers.engine.layout import Action, Piece, TensorPlan, WorkItem, shaped
+from mergers.engine.layout import Piece, TensorPlan, WorkItem, shaped
+from mergers.engine.served import served
 from mergers.engine.transfer import Files
-from mergers.kernels.table import COMPILED, Kernel, kernel_for
+from mergers.kernels.table import Kernel, kernel_for
 from mergers.merger import Inputs
 
 if TYPE_CHECKING:
@@ -23,27 +24,8 @@ if TYPE_CHECKING:
 
 
 def kernel_of(tensor: TensorPlan, device: str) -> Kernel | None:
-    """Compiled code for a tensor's method, where sources and base have one dtype that it knows, and so has the output."""
-    entries = (*tensor.entries, *((tensor.base,) if tensor.base else ()))
-    dtypes = {entry.dtype for entry in entries}
-    if (
-        device != "cpu"
-        or len(dtypes) != 1
-        or not dtypes | {tensor.dtype} <= COMPILED
-        or any(entry.rows or entry.added for entry in entries)
-    ):
-        return None
-    return kernel_for(tensor.merger)
-
-
-def needs_torch(tensor: TensorPlan, device: str) -> bool:
-    """Whether a tensor cannot be merged without torch."""
-    if any(entry.rows or entry.added for entry in tensor.reads):
-        return True
-    if tensor.action is Action.MERGE:
-        kernel = kernel_of(tensor, device)
-        return kernel is None or (tensor.merger.rounds > 0 and kernel.count is None)
-    return any(entry.dtype != tensor.dtype for entry in tensor.entries)
+    """The compiled code that merges a tensor, if there is some."""
+    return kernel_for(tensor.merger) if served(tensor, device) else None
 
 
 def count_values(round_number: int, item: WorkItem, piece: Piece, files: Files, start: int, values: list[Array], tally: Tally) -> None:

@@ -30,7 +30,7 @@ LOADED = ["numpy", "mergers.engine.shard", "mergers.engine.rounds", "mergers.tab
 
 def prepare(torch: bool) -> None:
     """Have the libraries loaded in the process that workers are forked from, torch or compiled code; returns at once."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload([*LOADED, "torch" if torch else "mergers.kernels.formulas"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*LOADED, "torch" if torch else "mergers.kernels.ready"])
     forkserver.ensure_running()
 
 

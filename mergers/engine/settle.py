@@ -101,7 +101,7 @@ class Settling:
 
     def hash_file(self, file: OutputFile) -> str | None:
         """A file's SHA-256, None if the work was stopped. It is opened anew for each stretch: another machine may have written that."""
-        state, position = hashlib.sha256(), 0
+        state, position, buffer = hashlib.sha256(), 0, memoryview(bytearray(READ_BYTES))
         while position < file.nbytes:
             end = self.await_more(file, position)
             if end == position:
@@ -109,9 +109,9 @@ class Settling:
             with open(self.directory / file.name, "rb", buffering=0) as handle:
                 handle.seek(position)
                 while position < end:
-                    block = handle.read(min(READ_BYTES, end - position))
-                    state.update(block)
-                    position += len(block)
+                    count = handle.readinto(buffer[: min(READ_BYTES, end - position)])
+                    state.update(buffer[:count])
+                    position += count
         return state.hexdigest()
 
     def sync_files(self) -> None:

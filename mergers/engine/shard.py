@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from foundation.errors import InputError
 from mergers.checkpoints.header import FLOATS
 from mergers.engine.arrays import is_finite, not_finite, same_bytes
-from mergers.engine.compute import cast, count_values, merged_values, needs_torch
+from mergers.engine.compute import cast, count_values, merged_values
 from mergers.engine.layout import Action, Piece, WorkItem
 from mergers.engine.machine import disk_errors, keep_freed_memory, one_torch_thread
 from mergers.engine.outcome import ItemOutcome, Nonfinite
+from mergers.engine.served import needs_torch
 from mergers.engine.transfer import Files
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ base's apart. It fills `out`, or returns False where this case is left to torch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from mergers.engine.served import installed
 from mergers.merger import Inputs, Merger
 from mergers.methods.dare import DareTies
 from mergers.methods.draws import LEVELS, draws
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from mergers.engine.rounds import Tally
     from mergers.merger import Array
 
-COMPILED = frozenset(("BF16", "F32"))
-"""The dtypes that there is compiled code for."""
-SWITCH = "MERGELINE_COMPILED"
-"""Set to 0, all is computed by torch."""
 Arrays = tuple["Array", ...]
 Merging = Callable[[Any, Inputs, Arrays, "Array | None", "Array"], bool]
 Counting = Callable[[Any, int, Inputs, Arrays, "Array | None", "Tally"], bool]
@@ -47,14 +43,14 @@ class Kernel:
 
 
 def kernel_for(merger: Merger) -> Kernel | None:
-    """The compiled code for a method, if it has some and numba is here."""
+    """The compiled code for a method, if it has some and there is a compiler."""
     return KERNELS.get(type(merger)) if compiled() else None
 
 
 @cache
 def compiled() -> Any:
-    """The module of compiled formulas; None where numba is not installed, finds no place for what it compiles, or is switched off."""
-    if os.environ.get(SWITCH) == "0":
+    """The module of compiled formulas; None where numba is not installed or finds no place for what it compiles."""
+    if not installed():
         return None
     try:
         from mergers.kernels import formulas

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from foundation.errors import ConfigError, MergelineError
 from mergers import MergeResult, Plan, WeightedAverage, WiseFT, execute, method_name
+from mergers.engine.served import needs_torch
 from pipeline.command.terminal import ByteProgress, say
 from pipeline.command.workers import hire
 from pipeline.config.merge_request import MergeRequest, open_request
@@ -86,8 +87,6 @@ def carry_out(request: MergeRequest, ways: Ways, words: dict[str, str], console:
 
 def executed(plan: Plan, ways: Ways, console: Console) -> MergeResult:
     """The merge done, on actors or in this process, with a progress bar."""
-    from mergers.engine.compute import needs_torch
-
     with ExitStack() as stack:
         torch = any(needs_torch(tensor, ways.device) for tensor in plan.tensors)
         executor = hire(stack, len(plan.items), ways.actors, ways.processes, ways.device, torch)

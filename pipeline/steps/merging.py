@@ -33,7 +33,7 @@ class Merge(Merging):
     """Several checkpoints become one. `sources` are named; the base, else the first, gives names, dtypes, config and tokenizer."""
 
     kind: ClassVar[str] = "merge"
-    loads: ClassVar[tuple[str, ...]] = ("mergers.engine.shard", "mergers.kernels.formulas")
+    loads: ClassVar[tuple[str, ...]] = ("mergers.engine.shard", "mergers.kernels.ready")
     merger: Merger
     sources: Mapping[str, Step]
     base: Step | None = None

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mergers.engine import served
 from mergers.engine.arrays import as_array, as_tensor, is_finite, largest, not_finite
 from mergers.engine.rounds import Tally
 from mergers.kernels.table import KERNELS, kernel_for
@@ -24,6 +25,7 @@ from mergers.methods.linear import WeightedAverage, WiseFT
 from mergers.methods.slerp import Slerp, SphericalAverage
 from mergers.methods.task_arithmetic import TaskArithmetic
 from mergers.methods.ties import Ties, TiesPerTensor
+from mergers.table import merger_class
 
 pytest.importorskip("numba", reason="compiled code is an extra: pip install 'mergeline[fast]'")
 
@@ -128,7 +130,7 @@ def test_any_bits_at_all(bits: list[list[int]], method: tuple[Merger, int]) -> N
 
 
 def test_every_kernel_is_tried() -> None:
-    assert {type(merger) for merger, _ in METHODS} == set(KERNELS)
+    assert {type(merger) for merger, _ in METHODS} == set(KERNELS) == {merger_class(name) for name in served.METHODS}
 
 
 def test_dot_products_are_exact_to_the_last_places() -> None:
@@ -167,7 +169,7 @@ def test_a_merge_by_compiled_code_loads_no_torch(bench, tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from mergers import *\n"
         "s = [Source(n, read_checkpoint(Path(p))) for n, p in zip('ab', sys.argv[1:3])]\n"
         "from mergers.engine.processes import Processes\n"
-        "from mergers.engine.compute import needs_torch\n"
+        "from mergers.engine.served import needs_torch\n"
         "plan = plan_merge(WeightedAverage(), s, Path(sys.argv[3]))\n"
         "need = any(needs_torch(tensor, 'cpu') for tensor in plan.tensors)\n"
         "with Processes(2, need) as workers:\n"
