@@ -21,6 +21,9 @@ MERGEKIT_CANDIDATES: tuple[tuple[str, ...], ...] = (
 )
 """Options of mergekit that may make it faster; which one does is tried on the first method. No model card, no tokenizer in any.
 (One thread, `-j 1`, was slower by half in earlier runs.)"""
+ONE_FILE = "mergeline, one file"
+SAME_FILES = ("--max-shard-size", "500MB")
+"""This project's option for output files of the size that mergekit is given: several are hashed side by side, a single one is not."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,9 @@ def mergekit(config: Path, output: Path, options: Sequence[str] = (), name: str 
 
 
 def our_imports() -> Contender:
-    """The modules a merge in process needs, and nothing done with them."""
+    """The modules that a merge of a method with compiled code needs, and nothing done with them."""
     return Contender(
-        "mergeline: imports", python("-c", "import torch, numpy, rich.progress, pipeline.cli, pipeline.command.merge, mergers")
+        "mergeline: imports", python("-c", "import rich.progress, pipeline.cli, pipeline.command.merge, mergers.kernels.ready")
     )
 
 

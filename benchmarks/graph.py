@@ -4,6 +4,7 @@ Contenders are whole processes that take turns, each in a directory of its own t
 which is held here: else they would not have done the same.
 """
 
+import json
 import shutil
 import subprocess
 import time
@@ -30,18 +31,20 @@ def measure_graph(directory: Path, repetitions: int) -> dict[str, Any]:
     """Seconds of each contender's runs; seconds of Ray's parts; steps and seconds by length of the chain."""
     home = directory / "graph"
     runs: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    stages: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     digests = set()
     for repetition in range(repetitions):
         first = repetition % len(CONTENDERS)
         for name in (*CONTENDERS[first:], *CONTENDERS[:first]):
             shutil.rmtree(home, ignore_errors=True)
             home.mkdir(parents=True)
-            seconds, digest = timed(name, home)
+            seconds, staged, digest = timed(name, home)
             runs[name].append(seconds)
+            stages[name].append(staged)
             digests.add(digest)
     if len(digests) != 1:
         raise RuntimeError(f"the contenders ended with {len(digests)} different models; they did not do the same work")
-    found = {"runs": runs}
+    found: dict[str, Any] = {"runs": runs, "stages": stages}
     for part, lengths in (("costs", ()), ("growth", LENGTHS)):
         shutil.rmtree(home, ignore_errors=True)
         found[part] = last_json(told("-m", "benchmarks.graph_alone", part, home, *map(str, lengths)))
@@ -49,15 +52,19 @@ def measure_graph(directory: Path, repetitions: int) -> dict[str, Any]:
     return found
 
 
-def timed(name: str, home: Path) -> tuple[float, str]:
-    """(seconds of the whole process, SHA-256 of the final model's weights) of one contender."""
+def timed(name: str, home: Path) -> tuple[float, float, str]:
+    """(seconds of the whole process, seconds from the base's end to the last step's, SHA-256 of the final weights) of one contender."""
     began = time.perf_counter()
     if name == "plain":
-        said = told("-m", "benchmarks.graph_alone", "plain", EXPERIMENT, home)
-        return time.perf_counter() - began, str(last_json(said)["digest"])
+        said = last_json(told("-m", "benchmarks.graph_alone", "plain", EXPERIMENT, home))
+        return time.perf_counter() - began, float(said["stages"]), str(said["digest"])
     alone = ["merge.actors=0"] if name == "1" else []
     told("-m", "pipeline", "run", EXPERIMENT, f"workspace={home}", *alone, "--cpus", name)
-    return time.perf_counter() - began, file_sha256((home / FINAL).resolve() / "model.safetensors")
+    seconds = time.perf_counter() - began
+    records = [json.loads(path.read_text()) for path in (home / "store").glob("*/record.json")]
+    based = max(record["finished"] for record in records if record["kind"] == "pretrain")
+    staged = max(record["finished"] for record in records) - based
+    return seconds, staged, file_sha256((home / FINAL).resolve() / "model.safetensors")
 
 
 def told(*arguments: str | Path) -> str:
@@ -71,10 +78,12 @@ def told(*arguments: str | Path) -> str:
 def graph_table(data: dict[str, Any]) -> list[str]:
     """Whole runs and their ratios, Ray's parts, and seconds per step by length."""
     runs = {name: median(found) for name, found in data["runs"].items()}
-    lines = ["| the quick start's experiment, 22 steps | s | : plain |", "|---|---:|---:|"]
+    lines = ["| the quick start's experiment, 22 steps | whole, s | : plain | its stages, s | : plain |", "|---|---:|---:|---:|---:|"]
+    staged = {name: median(found) for name, found in data["stages"].items()}
     for name, words in WORDS.items():
         found = data["runs"][name]
-        lines.append(f"| {words} | {runs[name]:.0f} ({min(found):.0f}–{max(found):.0f}) | **{runs[name] / runs['plain']:.2f}×** |")
+        whole = f"{runs[name]:.0f} ({min(found):.0f}–{max(found):.0f}) | **{runs[name] / runs['plain']:.2f}×**"
+        lines.append(f"| {words} | {whole} | {staged[name]:.0f} | **{staged[name] / staged['plain']:.2f}×** |")
     lines += ["", "| what Ray takes | s |", "|---|---:|"]
     lines += [f"| {words} | {seconds:.2f} |" for words, seconds in data["costs"].items()]
     lines += [

@@ -8,6 +8,8 @@ from typing import Any
 from benchmarks.agreement import compare
 from benchmarks.contenders import (
     MERGEKIT_CANDIDATES,
+    ONE_FILE,
+    SAME_FILES,
     Method,
     cp,
     mergekit,
@@ -28,7 +30,7 @@ def measure_method(directory: Path, method: Method, repetitions: int, known: dic
     """One method. `known` is an earlier result: mergekit's options are not tried again."""
     sources = sources_of(method, directory)
     config = write_config(method, directory)
-    mine = ours(config, directory / "out-mergeline")
+    mine = ours(config, directory / "out-mergeline", *SAME_FILES)
     tried = known["tried"] if known else try_options(config, directory / "out-mergekit", sources, say)
     fastest = min(tried, key=lambda options: tried[options])
     peer = mergekit(config, directory / "out-mergekit", fastest.split())
@@ -42,7 +44,7 @@ def measure_method(directory: Path, method: Method, repetitions: int, known: dic
     remove(mine.output)
     remove(peer.output)
     say(f"{method.name}: {repetitions} runs of each")
-    contenders = [mine, peer]
+    contenders = [mine, peer, ours(config, directory / "out-mergeline", name=ONE_FILE)]
     if method.name == "linear":
         contenders += [plain_copy(sources, directory / "out-copy", *how) for how in ((1,), (4,), (4, True))]
         contenders += [cp(sources[0], directory / "out-cp")]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.contenders import METHODS
+from benchmarks.contenders import METHODS, ONE_FILE
 
 Data = dict[str, Any]
 OUR_IMPORTS, PEER_IMPORTS = "mergeline: imports", "mergekit: imports"
@@ -14,8 +14,8 @@ def methods_table(methods: Data, start: Data) -> list[str]:
     """Both sides per method, with the ratio of the whole processes and of what is left without either side's imports."""
     lines = [
         "| method | mergeline, s | CPU s | anonymous | mergekit, s | CPU s | anonymous | whole process | without imports | "
-        "equal bits | mergekit's fastest options |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        "mergeline into one file, s | equal bits | mergekit's fastest options |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for name in (name for name in METHODS if name in methods):
         found = methods[name]
@@ -24,7 +24,7 @@ def methods_table(methods: Data, start: Data) -> list[str]:
         lines.append(
             f"| {name} | {span(mine)} | {mine['cpu']:.1f} | {gigabytes(mine['anonymous'])} | {span(theirs)} | {theirs['cpu']:.1f} | "
             f"{gigabytes(theirs['anonymous'])} | **{theirs['wall'] / mine['wall']:.1f}×** | {without_imports(mine, theirs, start)} | "
-            f"{percent(agreement['equal']) if agreement else 'random'} | `{found['options']}` |"
+            f"{span(found['runs'][ONE_FILE])} | {percent(agreement['equal']) if agreement else 'random'} | `{found['options']}` |"
         )
     return lines
 
@@ -46,7 +46,7 @@ def floor_table(linear: Data, start: Data) -> list[str]:
     mine = linear["runs"]["mergeline"]
     lines = ["| process | s | CPU s | linear merge, whole | linear merge without imports |", "|---|---:|---:|---:|---:|"]
     for name, run in linear["runs"].items():
-        if name not in ("mergeline", "mergekit"):
+        if name not in ("mergeline", "mergekit", ONE_FILE):
             alone = mine["wall"] - start[OUR_IMPORTS]["wall"]
             ratios = f"{mine['wall'] / run['wall']:.2f}× | {format(alone / run['wall'], '.2f') + '×' if alone >= TELLING else '–'}"
             lines.append(f"| {name} | {span(run)} | {run['cpu']:.2f} | {ratios} |")
