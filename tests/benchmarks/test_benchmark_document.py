@@ -26,7 +26,7 @@ def run(wall: float, anonymous: int = 10**9) -> dict[str, Any]:
 
 START = {"mergeline: imports": run(2), "mergekit: imports": run(7)}
 LINEAR = {
-    "runs": {"mergeline": run(3), "mergekit": run(22), "read and write, 1 thread": run(2)},
+    "runs": {"mergeline": run(3), "mergekit": run(22), "mergeline, one file": run(4), "read and write, 1 thread": run(2)},
     "options": "--async-write",
     "tried": {"--async-write": 22},
     "agreement": {"equal": 0.999},
@@ -41,7 +41,8 @@ def test_ratios_of_the_methods_table(tmp_path: Path) -> None:
     assert list(found) == ["bench whole-merges-of-bf16-checkpoints", "bench against-plain-reads-and-writes", "bench starting"]
     text = "\n".join(line for lines in found.values() for line in lines)
     assert "### Whole merges of 1.1b bf16 checkpoints" in text
-    assert "**7.3×** | **15.0×**" in text  # 22 / 3, and (22 - 7) / (3 - 2)
+    assert "**7.3×** | **15.0×** | 4.00 (4.00–4.00)" in text  # 22 / 3, and (22 - 7) / (3 - 2)
+    assert "| mergeline, one file |" not in text  # it is no floor
     assert "1.50× | 0.50×" in text  # 3 / 2, and (3 - 2) / 2
     assert "Under a memory limit" not in text
 

@@ -16,6 +16,7 @@ from pipeline.store import Store
 TINY = Path(__file__).parents[1] / "pipeline" / "tiny.yaml"
 DATA = {
     "runs": {"plain": [200.0, 210.0, 190.0], "1": [220.0], "4": [140.0]},
+    "stages": {"plain": [100.0, 100.0, 101.0], "1": [105.0], "4": [70.0]},
     "costs": {"Ray's start": 4.0},
     "growth": {"2": {"steps": 9.0, "plan": 0.009, "run": 0.9, "again": 0.018}},
 }
@@ -23,9 +24,9 @@ DATA = {
 
 def test_ratios(tmp_path: Path) -> None:
     lines = "\n".join(graph_table(DATA))
-    assert "| the libraries alone, one step after another, one process | 200 (190–210) | **1.00×** |" in lines
-    assert "| `run`, one worker slot (`--cpus 1`) | 220 (220–220) | **1.10×** |" in lines
-    assert "| `run`, 4 (`--cpus 4`) | 140 (140–140) | **0.70×** |" in lines
+    assert "| the libraries alone, one step after another, one process | 200 (190–210) | **1.00×** | 100 | **1.00×** |" in lines
+    assert "| `run`, one worker slot (`--cpus 1`) | 220 (220–220) | **1.10×** | 105 | **1.05×** |" in lines
+    assert "| `run`, 4 (`--cpus 4`) | 140 (140–140) | **0.70×** | 70 | **0.70×** |" in lines
     assert "| Ray's start | 4.00 |" in lines
     assert "| 2 | 9 | 1.0 | 100.0 | 2.0 |" in lines
     document.keep(tmp_path, "50m", "graph", DATA)
