@@ -61,12 +61,7 @@ class Store:
         if self.why_not(step):
             return None
         if self.mirror is not None:
-            content = self._content_there(step)
-            if content is None:  # it was there a moment ago
-                return None
-            if not self.mirror.is_done(step.key):
-                self.mirror.tidy(step.key, content)
-            self.mirror.done(step.key, content)
+            self.mirror.done(step.key, self._content_there(step) or {})
         self._tidy(step)
         return self._read(step)
 
