@@ -61,7 +61,12 @@ class Store:
         if self.why_not(step):
             return None
         if self.mirror is not None:
-            self.mirror.done(step.key, self._content_there(step) or {})
+            content = self._content_there(step)
+            if content is None:  # it was there a moment ago
+                return None
+            if not self.mirror.is_done(step.key):
+                self.mirror.tidy(step.key, content)
+            self.mirror.done(step.key, content)
         self._tidy(step)
         return self._read(step)
 

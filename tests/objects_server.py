@@ -123,6 +123,8 @@ class Fault(StrEnum):
     DENY = "deny"  # answers 403 AccessDenied, likewise
     CONFLICT = "conflict"  # answers 409 ConditionalRequestConflict, likewise
     REGION = "region"  # answers 301 PermanentRedirect, likewise
+    SKEWED = "skewed"  # answers 403 RequestTimeTooSkewed, likewise
+    SLOW = "slow"  # answers 400 RequestTimeout, likewise
     CUT = "cut"  # reads half of the body, then resets the connection
     HALF = "half"  # asks the store, gives half of its answer, then resets the connection
     LOST = "lost"  # asks the store, then resets the connection without an answer
@@ -133,6 +135,8 @@ ANSWERS = {
     Fault.ERROR: (500, "InternalError"),
     Fault.DENY: (403, "AccessDenied"),
     Fault.REGION: (301, "PermanentRedirect"),
+    Fault.SKEWED: (403, "RequestTimeTooSkewed"),
+    Fault.SLOW: (400, "RequestTimeout"),
     Fault.CONFLICT: (409, "ConditionalRequestConflict"),
 }
 

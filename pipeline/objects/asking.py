@@ -113,18 +113,19 @@ def _reason(error: BaseException) -> tuple[str, str]:
     """What went wrong, in one line without URLs, and what to do."""
     from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
-    text = f"{error}\n{error!r}"
-    code = re.search(r"<Code>\s*([A-Za-z0-9.]+)\s*</Code>", text)
+    text, code = f"{error}\n{error!r}", _code(error)
     status = re.search(r"status code: (\d+)", text)
-    told = f" ({code[1]})" if code else f" ({status[1]})" if status else ""
+    told = f" ({code})" if code else f" ({status[1]})" if status else ""
     if "NoSuchBucket" in text or "ContainerNotFound" in text:
         return NO_BUCKET, "make it, or correct the URI"
     if re.search(r"PermanentRedirect|AuthorizationHeaderMalformed|[Rr]eceived redirect without LOCATION", text):
         return "the bucket is in another region", "set AWS_REGION to the bucket's on every node"
     if re.search(r"169\.254\.169\.254|metadata\.google|CredentialsProvider|[Mm]etadata endpoint|instance credentials", text):
         return "this node has no credentials for it", CREDENTIALS
+    if code in SKEWED:
+        return f"this machine's clock is wrong{told}", "set it by a time server (NTP): a request is signed with its time"
     refused = isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError))
-    if refused or (status and status[1] in ("401", "403")) or (code and code[1] in STALE):
+    if refused or (status and status[1] in ("401", "403")) or code in STALE:
         return f"access is denied{told}", CREDENTIALS
     if status:
         return f"the store answers with an error{told}", "look at the store, and run again"
@@ -135,8 +136,18 @@ def _reason(error: BaseException) -> tuple[str, str]:
     return plain[:200], "check the URI and this node's environment"
 
 
+SKEWED = ("RequestTimeTooSkewed", "RequestExpired")
+"""Answers to a request whose time of signing is not now: S3 takes a quarter of an hour."""
 STALE = ("ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 """Answers with status 400 or 403 that speak of the credentials."""
+PASSING = ("RequestTimeout",)
+"""Answers with status 400 after which the same request may be put again: it came too slowly."""
+
+
+def _code(error: BaseException) -> str:
+    """What the store calls the error; empty where it has no word for it."""
+    found = re.search(r"<Code>\s*([A-Za-z0-9.]+)\s*</Code>", f"{error}\n{error!r}")
+    return found[1] if found else ""
 
 
 def _passes(error: BaseException) -> bool:
@@ -144,4 +155,5 @@ def _passes(error: BaseException) -> bool:
     from obstore.exceptions import GenericError
 
     status = re.search(r"status code: (\d+)", str(error))
-    return isinstance(error, GenericError) and (status is None or status[1] in ("408", "409", "429") or status[1].startswith("5"))
+    passing = status is None or status[1] in ("408", "409", "429") or status[1].startswith("5") or _code(error) in PASSING
+    return isinstance(error, GenericError) and passing

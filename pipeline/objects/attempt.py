@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foundation.errors import ResourceError
 from foundation.files import file_sha256
 from pipeline.objects.bucket import Bucket, open_bucket
 
 AT_ONCE = 4
 SMALL_BYTES = 1 << 20
 """Up to here a file is read into memory and written at one time: it may be growing."""
+TRIES = 5
+"""A larger file that grows while it is on its way is put there so often."""
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -46,20 +49,38 @@ class Attempt:
             return dict(zip(files, pool.map(lambda name: self.upload(files[name], name, digests.get(name)), files), strict=True))
 
 
-def uploaded(bucket: Bucket, path: Path, name: str, digest: str | None = None) -> Held:
-    """Put the file at `path` there as `name`; what is small and grows meanwhile is put there as it was at one moment."""
+def put(bucket: Bucket, path: Path, name: str) -> None:
+    """Put the file at `path` there as `name`; its bytes are told nowhere."""
     if path.stat().st_size <= SMALL_BYTES:
-        content = path.read_bytes()
-        bucket.write(name, content)
-        return Held(len(content), hashlib.sha256(content).hexdigest())
-    size, found = path.stat().st_size, digest or file_sha256(path)
-    bucket.upload(path, name)
-    return Held(size, found)
+        bucket.write(name, path.read_bytes())
+    else:
+        bucket.upload(path, name)
+
+
+def uploaded(bucket: Bucket, path: Path, name: str, digest: str | None = None) -> Held:
+    """Put the file at `path` there as `name`, and tell what is there. What grows meanwhile is put there as it was at one moment: read at
+    one time where it is small, else put again. ResourceError where it never stops growing."""
+    for _ in range(TRIES):
+        size = path.stat().st_size
+        if size <= SMALL_BYTES:
+            content = path.read_bytes()
+            bucket.write(name, content)
+            return Held(len(content), hashlib.sha256(content).hexdigest())
+        found = digest or file_sha256(path)
+        bucket.upload(path, name)
+        if path.stat().st_size == size:
+            return Held(size, found)
+    raise ResourceError(f"{path} grew each of the {TRIES} times that it was put into {bucket.uri}; end what writes to it and run again")
 
 
 def held_in(content: Mapping[str, Any]) -> dict[str, Held]:
     """The files that a record says are there, by their names in the step's directory."""
     return {name: Held(each["size"], each["sha256"]) for name, each in content.get("objects", {}).items()}
+
+
+def is_other(name: str, attempt: str) -> bool:
+    """Whether an object of a step (its name below `store/<key>/`) is neither the record nor of this attempt: rubbish, once it is done."""
+    return "/" in name and not name.startswith(f"{attempt}/")
 
 
 def lacking(content: Mapping[str, Any], names: Mapping[str, int]) -> str | None:

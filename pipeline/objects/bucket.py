@@ -6,6 +6,7 @@ alike) a write that is refused where something is there already, or where it is 
 Credentials come from each node's environment or machine role (`AWS_…`, `GOOGLE_…`, `AZURE_…`), never from the URI, a file or an argument.
 """
 
+import glob
 import hashlib
 import os
 import re
@@ -89,7 +90,7 @@ class Bucket:
     def download(self, name: str, path: Path, sha256: str | None = None) -> None:
         """Bring an object to `path`, whole or not at all. InputError where it is gone, or its bytes are not those of `sha256`."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = path.with_name(f"{_half(path)}{uuid.uuid4().hex[:8]}.tmp")
         state = hashlib.sha256()
         try:
             with open(temporary, "wb") as file:
@@ -106,12 +107,15 @@ class Bucket:
             temporary.unlink(missing_ok=True)
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """Name -> bytes of every object whose name begins with the directories of `prefix`, sorted by name."""
+        """Name -> bytes of every object below the directories of `prefix`, sorted by name; without those that stand for folders."""
+        place = prefix.rstrip("/")
 
         def listed(store: Any) -> dict[str, int]:
-            return {meta["path"]: meta["size"] for chunk in store.list(prefix.rstrip("/") or None) for meta in chunk}
+            return {meta["path"]: meta["size"] for chunk in store.list(place or None) for meta in chunk}
 
-        return dict(sorted(self._asking.large(f"list {prefix or 'all'}", listed).items()))
+        found = self._asking.large(f"list {prefix or 'all'}", listed)
+        folders = {place, *(name[: mark.start()] for name in found for mark in re.finditer("/", name))}
+        return {name: found[name] for name in sorted(found) if found[name] or name not in folders}
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects; those that are not there do not matter."""
@@ -198,6 +202,17 @@ def open_bucket(uri: str) -> Bucket:
         known = ", ".join(f"{scheme}://…" for scheme in SCHEMES)
         raise ConfigError(f"{uri!r} names no object store; write {known}, a bucket and a plain prefix, as in s3://models/mergeline")
     return Bucket(uri.rstrip("/"))
+
+
+def remove_halves(path: Path) -> None:
+    """Remove what a killed process has left of downloads to `path`. Whoever asks knows that none is on its way now."""
+    for left in path.parent.glob(f"{glob.escape(_half(path))}*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def _half(path: Path) -> str:
+    """How the name of what is not whole yet begins."""
+    return f".{path.name}."
 
 
 def _tag(meta: Any) -> str:

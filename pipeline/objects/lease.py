@@ -113,17 +113,17 @@ def held(bucket: Bucket, name: str, wait: bool = True, pace: Pace | None = None)
 
 
 def _take(bucket: Bucket, name: str, wait: bool, pace: Pace) -> Lease:
-    """Ask until it is had. Time in which the store did not answer does not count against the holder, who could not renew either."""
+    """Ask until it is had. Time between two answers (the store was away, or this process) does not count against the holder."""
     identity = uuid.uuid4().hex
-    seen, since = "", time.monotonic()
+    seen, since, answered = "", 0.0, time.monotonic()
     while True:
-        asked = time.monotonic()
         found = bucket.read(name)
         now = time.monotonic()
+        away, answered = now - answered > pace.renew, now
         if found is None:
             tag = bucket.create(name, _holder(identity))
         else:
-            if found.tag != seen or now - asked > pace.renew:
+            if found.tag != seen or away:
                 seen, since = found.tag, now
             takes = found.content == FREE or now - since > pace.takeover or _is_dead(found.content)
             tag = bucket.replace(name, _holder(identity), found.tag) if takes else None
@@ -156,9 +156,12 @@ def _is_dead(content: bytes) -> bool:
     if not _processes() or told.get("processes") != _processes() or not isinstance(pid, int):
         return False
     try:
+        os.kill(pid, 0)
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
+    except ProcessLookupError:
         return True
+    except (OSError, OverflowError, psutil.Error):  # another user's, of whom nothing is seen here
+        return False
 
 
 @lru_cache

@@ -1,6 +1,6 @@
 """What a store has in an object store: the records that decide, the files that all nodes take from there, and the way there and back.
 
-    store/<key>/record.json                 created last, and only if there is none: the step is done
+    store/<key>/record.json                 written last, and only where there is none that counts: the step is done
     store/<key>/<attempt>/<relative file>   what the step's directory held; a new attempt for every execution, nothing is overwritten
     store/<key>/work/<relative file>        what an interrupted execution goes on from, until the record is there
     locks/<key>                             held while a step is performed (`lease.py`)
@@ -10,23 +10,24 @@ The store's own directory (`pipeline/store.py`) is a cache of this on each node.
 
 import errno
 import json
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from foundation.errors import InputError, MergelineError, ResourceError
 from foundation.files import write_json_atomic
 from pipeline.intact import damaged, known_as
 from pipeline.objects.asking import ANSWERED
-from pipeline.objects.attempt import AT_ONCE, Attempt, Held, held_in, is_small, lacking
-from pipeline.objects.bucket import Bucket, open_bucket
+from pipeline.objects.attempt import AT_ONCE, Attempt, Held, held_in, is_other, is_small, lacking
+from pipeline.objects.bucket import Bucket, open_bucket, remove_halves
 from pipeline.objects.lease import Lease
 from pipeline.objects.lease import held as leased
 from pipeline.objects.marker import mark
@@ -49,6 +50,7 @@ class Mirror:
         self.root = root
         self.leases: dict[str, Lease] = {}
         self.attempts: dict[str, str] = {}
+        self._outdated: dict[str, str] = {}
         self._done: dict[str, dict[str, Any]] = {}
         self._all: tuple[float, dict[str, dict[str, int]]] = (-LOOK_SECONDS, {})
         self._own: dict[str, tuple[float, dict[str, int]]] = {}
@@ -66,8 +68,9 @@ class Mirror:
         began = time.monotonic()
         found: dict[str, dict[str, int]] = {}
         for name, size in self.bucket.sizes("store").items():
-            _, key, relative = name.split("/", 2)
-            found.setdefault(key, {})[relative] = size
+            _, key, relative = [*name.split("/", 2), ""][:3]
+            if relative:
+                found.setdefault(key, {})[relative] = size
         self._all, self._own = (began, found), {}
 
     def names(self, key: str) -> dict[str, int]:
@@ -96,7 +99,7 @@ class Mirror:
         if RECORD not in names:
             return None
         here = self.content_here(key)
-        if here is not None and here["objects"] and not lacking(here, names):
+        if here is not None and here["objects"] and not lacking(here, names) and not _others(names, here["attempt"]):
             return here  # an attempt's files are there as long as its record is
         return self._read(key)
 
@@ -150,13 +153,22 @@ class Mirror:
         (self.root / "locks").mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / "locks" / f"{key}.bring.lock"):
             missing = self._missing(key, wanted)
+            for name in missing:
+                remove_halves(self.root / key / name)
             try:
                 with ThreadPoolExecutor(AT_ONCE) as pool:
                     list(pool.map(lambda name: self._download(key, content["attempt"], name, wanted[name]), missing))
             except InputError as error:
-                raise InputError(f"{error}; remove {self.uri}/store/{key}/{RECORD}, and the step is made again") from error
+                raise InputError(f"{error}; {self._advice(key, content['attempt'])}") from error
             except OSError as error:
                 raise self._full(error, key, sum(wanted[name].size for name in missing)) from error
+
+    def _advice(self, key: str, attempt: str) -> str:
+        """What to do where a file of an attempt cannot be had."""
+        now = self._read(key)
+        if now is not None and now.get("attempt") != attempt:
+            return f"{key} was made again meanwhile: run the same command again"
+        return f"remove {self.uri}/store/{key}/{RECORD}, and the step is made again"
 
     def _download(self, key: str, attempt: str, name: str, each: Held) -> None:
         path = self.root / key / name
@@ -190,10 +202,12 @@ class Mirror:
                 del self.leases[key]
 
     def begin(self, key: str) -> None:
-        """Take away a record that counts no more, and name the attempt that begins."""
-        if RECORD in self.names(key):
-            self.leases[key].check()
-            self.bucket.remove([f"store/{key}/{RECORD}"])
+        """Name the attempt that begins. A record that is there counts no more: it stays until the new one takes its place.
+
+        Whoever loses the lease while it is removed would remove what its successor has made.
+        """
+        found = self.bucket.read(f"store/{key}/{RECORD}") if RECORD in self.names(key) else None
+        self._outdated[key] = found.tag if found is not None else ""
         self.forget(key)
         self.attempts[key] = uuid.uuid4().hex[:12]
 
@@ -212,23 +226,50 @@ class Mirror:
         told = {name: asdict(made[name]) for name in sorted(made)}
         content = {**content, "attempt": attempt.name, "objects": told}
         self.leases[key].check()
-        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        first = self.bucket.create(f"store/{key}/{RECORD}", text.encode()) is not None
-        self.forget(key)
-        theirs = None if first else self._read(key)
-        kept = theirs or json.loads(text)
-        self._clear(key, kept["attempt"] if first else None, attempt.name)
+        kept = self._publish(key, content)
+        self.tidy(key, kept)
         self.done(key, kept)
 
-    def _clear(self, key: str, kept: str | None, own: str) -> None:
-        """Remove what no record names: of this attempt alone where it came second, else of all others, and what they would have gone on
-        from. Rubbish does no harm, so that a store that is away now is not waited for again."""
-        try:
-            names = [name for name in self.names(key) if name != RECORD]
-            gone = [name for name in names if (name.split("/")[0] != kept if kept else name.startswith(f"{own}/"))]
-            self.bucket.remove(f"store/{key}/{name}" for name in gone)
-        except MergelineError:
-            pass
+    def _publish(self, key: str, content: dict[str, Any]) -> dict[str, Any]:
+        """Write the record where there is none, or in place of the one that counted no more; gives the one that is there then."""
+        text = (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        name, outdated = f"store/{key}/{RECORD}", self._outdated.pop(key)
+        made = bool(outdated) and self.bucket.replace(name, text, outdated) is not None
+        made = made or self.bucket.create(name, text) is not None  # also where somebody has removed the other by hand
+        self.forget(key)
+        kept = json.loads(text) if made else self._read(key)
+        if kept is None:
+            raise ResourceError(f"{self.uri}/{name} was removed at the moment it was written; run the same command again")
+        return dict(kept)
+
+    def tidy(self, key: str, content: Mapping[str, Any]) -> None:
+        """Remove what the record of a step that is done does not name: other attempts, and what an interrupted one would have gone on from.
+
+        Done by whoever made the record, or, where that one was killed, by who sees it next. Rubbish does no harm, so that whoever may not
+        remove it, or cannot now, goes on.
+        """
+        with suppress(MergelineError):
+            rubbish = _others(self.names(key), content["attempt"])
+            if rubbish and (self._read(key) or {}).get("attempt") == content["attempt"]:
+                self.bucket.remove(f"store/{key}/{name}" for name in rubbish)
+                self._own.pop(key, None)
+
+    def tidy_here(self, own: str) -> None:
+        """Remove what workers of finished steps have left on this node's disk to go on from; whoever ended the steps was on another node.
+
+        `own`: the step that is performed.
+        """
+        for work in sorted(self.root.glob(f"*/{WORK}")):
+            key = work.parent.name
+            with suppress(MergelineError, Timeout):  # held by a process of this node that has not seen yet that it is done
+                content = None if key == own else self.content(key)
+                if content is not None and not lacking(content, self.names(key)):
+                    with FileLock(self.root / "locks" / f"{key}.lock", timeout=0):
+                        shutil.rmtree(work, ignore_errors=True)
+
+
+def _others(names: Mapping[str, int], attempt: str) -> list[str]:
+    return [name for name in names if is_other(name, attempt)]
 
 
 def _has(path: Path, size: int) -> bool:

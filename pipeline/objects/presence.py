@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pipeline.objects.attempt import Attempt, Held, is_small, uploaded
+from pipeline.objects.attempt import Attempt, Held, is_small, put
 from pipeline.objects.mirror import Mirror
 from pipeline.record_file import Record
 from pipeline.store import Store
@@ -43,8 +43,9 @@ class Presence:
         return self.mirror.attempt(self.key)
 
     def arrive(self) -> None:
-        """Have every input on this node that the step has taken up by now."""
+        """Have every input on this node that the step has taken up by now, and room for what it makes: no scratch of finished steps."""
         (self.directory / "work").mkdir(parents=True, exist_ok=True)
+        self.mirror.tidy_here(self.key)
         for (_, whole), record in self.taken.items():
             self.store.take_up(record, whole)
 
@@ -95,7 +96,7 @@ class Parts:
 
     def put(self, path: Path) -> None:
         """Put a part there."""
-        uploaded(self.presence.mirror.bucket, path, self._name(path))
+        put(self.presence.mirror.bucket, path, self._name(path))
 
     def bring(self, path: Path) -> None:
         """Bring a part here."""

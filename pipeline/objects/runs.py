@@ -1,15 +1,17 @@
-"""A run's small files in the object store, `runs/<NAME>/…`: another machine goes on with the journal, and reports, of this one."""
+"""A run's files in the object store, `runs/<NAME>/…`: another machine goes on with the journal, and reports, of this one."""
 
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+from pipeline.objects.attempt import AT_ONCE, put
 from pipeline.objects.bucket import open_bucket
 
 EVERY_SECONDS = 10.0
-LARGEST_BYTES = 256 << 20
-AT_ONCE = 4
+GROWING = ".jsonl"
+"""How the names of files end to which lines are added, on whatever machine the run goes on."""
 
 
 class RunFiles:
@@ -27,9 +29,15 @@ class RunFiles:
         return f"runs/{self.directory.name}"
 
     def bring(self) -> None:
-        """Bring what this machine has not: all of it on a new one, nothing where the run was begun here."""
-        there = self.bucket.sizes(self.prefix)
-        names = [name for name in there if not self._path(name).exists()]
+        """Bring what this machine has not: all of it on a new one, nothing where the run was begun here and went on nowhere else.
+
+        Where it went on elsewhere, a file to which lines are added is longer there: it is brought with those beside it, which speak of it.
+        """
+        there = {name: (self._path(name), size) for name, size in self.bucket.sizes(self.prefix).items()}
+        behind = {
+            path.parent for path, size in there.values() if path.name.endswith(GROWING) and path.exists() and path.stat().st_size < size
+        }
+        names = [name for name, (path, _) in there.items() if path.parent in behind or not path.exists()]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda name: self.bucket.download(name, self._path(name)), names))
 
@@ -49,11 +57,8 @@ class RunFiles:
 
     def _put(self, name: str) -> None:
         """One file as it is at this moment: a journal grows."""
-        try:
-            content = (self.directory / name).read_bytes()
-        except FileNotFoundError:
-            return
-        self.bucket.write(f"{self.prefix}/{name}", content)
+        with suppress(FileNotFoundError):  # removed meanwhile
+            put(self.bucket, self.directory / name, f"{self.prefix}/{name}")
 
     def _path(self, name: str) -> Path:
         return self.directory / name.removeprefix(f"{self.prefix}/")
@@ -62,6 +67,7 @@ class RunFiles:
         found = {}
         for place, _, names in os.walk(self.directory):
             for path in (Path(place, name) for name in names if not name.startswith(".")):
-                if not path.is_symlink() and path.is_file() and (status := path.stat()).st_size <= LARGEST_BYTES:
+                if not path.is_symlink() and path.is_file():
+                    status = path.stat()
                     found[path.relative_to(self.directory).as_posix()] = (status.st_size, status.st_mtime_ns)
         return found

@@ -8,6 +8,7 @@ It brings what the stage takes up and what an interrupted attempt has left, puts
 """
 
 import queue
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.errors import InputError, MergelineError
-from pipeline.objects.attempt import Held, is_small, uploaded
-from pipeline.objects.bucket import Bucket
+from pipeline.objects.attempt import Held, is_small, put
+from pipeline.objects.bucket import Bucket, remove_halves
 from pipeline.objects.presence import Presence
 from trainers.checkpoints.milestones import milestone_manifest
-from trainers.checkpoints.resume import MANIFEST, checkpoints, step_of
+from trainers.checkpoints.resume import MANIFEST, checkpoints, is_whole, step_of
 
 BESIDE, HISTORY = "beside/", "history.jsonl"
+CHECKPOINT, MILESTONE = "checkpoints/checkpoint-", "checkpoints/milestone-"
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,18 @@ class StageFiles:
         """Have on this node what the stage takes up, and what an interrupted attempt got to."""
         self.presence.arrive()
         there = self._there()
-        for name in self._to_go_on_from(there):
-            path = self._path(name)
-            if not path.exists() or path.stat().st_size != there[name]:
-                self._bucket.download(f"{self._prefix}{name}", path)
+        self._bring(
+            {name: size for name, size in there.items() if name.startswith((BESIDE, MILESTONE)) and not self._is_further(name, size)}
+        )
+        newest = self._newest(there)
+        if newest is None:
+            return
+        place = self._path(newest.as_posix())
+        shutil.rmtree(place, ignore_errors=True)  # half of it, or damaged
+        files = {name: size for name, size in there.items() if _place(name) == newest}
+        self._bring(files)
+        if not is_whole(place):  # damaged there: nobody is to go on from it
+            self._bucket.remove(f"{self._prefix}{name}" for name in files)
 
     @contextmanager
     def saving(self) -> Iterator[Callable[[Path], None]]:
@@ -48,12 +58,12 @@ class StageFiles:
         waiting: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         ended = threading.Event()
 
-        def put() -> None:
+        def put_all() -> None:
             while (place := waiting.get()) is not None:
                 with suppress(MergelineError, OSError):  # a store that is away now may have the next one
                     self._put_saved(place, ended)
 
-        thread = threading.Thread(target=put, daemon=True, name="checkpoints to the object store")
+        thread = threading.Thread(target=put_all, daemon=True, name="checkpoints to the object store")
         thread.start()
         try:
             yield waiting.put
@@ -68,9 +78,8 @@ class StageFiles:
             if newest != [place] and newest and (newest[0] / MANIFEST).exists():
                 return
             self._put_all(place, MANIFEST, ended)
-            kept = f"{self._relative(place)}/"
-            stale = [name for name in self._there() if name.startswith("checkpoints/checkpoint-") and not name.startswith(kept)]
-            self._bucket.remove(f"{self._prefix}{name}" for name in stale)
+            stale = [name for name in self._there() if name.startswith(CHECKPOINT) and step_of(_place(name)) < step_of(place)]
+            self._bucket.remove(f"{self._prefix}{name}" for name in stale)  # a newer one is of a successor's, who took this for gone
         else:
             self._put_all(place, "", ended)
             self._put(milestone_manifest(self.work, int(place.name.rsplit("-", 1)[1])))
@@ -90,16 +99,21 @@ class StageFiles:
         known = {f"checkpoint/{name}": digest for name, digest in digests.items()}
         return self.presence.attempt.upload_all({**told, **made, **output}, known)
 
-    def _to_go_on_from(self, there: Mapping[str, int]) -> list[str]:
-        """What of the files there is needed here: of checkpoints the newest, unless this node has a newer one; manifests come last."""
-        whole = [Path(name).parent for name in there if name.startswith("checkpoints/checkpoint-") and name.endswith(f"/{MANIFEST}")]
+    def _newest(self, there: Mapping[str, int]) -> Path | None:
+        """The newest whole checkpoint there; None without one, or where this node has one as new."""
+        whole = [_place(name) for name in there if name.startswith(CHECKPOINT) and _says_whole(name)]
         newest = max(whole, key=step_of, default=None)
-        here = [path for path in checkpoints(self.work) if (path / MANIFEST).exists()]
-        if newest is not None and here and step_of(here[-1]) >= step_of(newest):
-            newest = None
-        taken = [name for name in there if newest is not None and name.startswith(f"{newest.as_posix()}/")]
-        others = [name for name in there if name.startswith((BESIDE, "checkpoints/milestone-")) and not self._is_further(name, there[name])]
-        return sorted([*taken, *others], key=lambda name: (name.endswith(".json"), name))
+        if newest is None or any(step_of(path) >= step_of(newest) and is_whole(path) for path in checkpoints(self.work)):
+            return None
+        return newest
+
+    def _bring(self, files: Mapping[str, int]) -> None:
+        """Have these files (name -> bytes) here, those that say of others that they are all there after these."""
+        for name in sorted(files, key=lambda name: (_says_whole(name), name)):
+            path = self._path(name)
+            remove_halves(path)
+            if not path.exists() or path.stat().st_size != files[name]:
+                self._bucket.download(f"{self._prefix}{name}", path)
 
     def _is_further(self, name: str, size: int) -> bool:
         """Whether this node has more of a file that grows."""
@@ -118,7 +132,7 @@ class StageFiles:
             self._put(path)
 
     def _put(self, path: Path) -> None:
-        uploaded(self._bucket, path, self._prefix + self._relative(path))
+        put(self._bucket, path, self._prefix + self._relative(path))
 
     def _relative(self, path: Path) -> str:
         scratch = self._directory / "work"
@@ -139,3 +153,13 @@ class StageFiles:
     @property
     def _bucket(self) -> Bucket:
         return self.presence.mirror.bucket
+
+
+def _place(name: str) -> Path:
+    """The checkpoint that a file is of, both by their names there: `checkpoints/checkpoint-N`."""
+    return Path(*Path(name).parts[:2])
+
+
+def _says_whole(name: str) -> bool:
+    """Whether a file says of others that they are all there, so that it comes after them."""
+    return name.startswith(MILESTONE) or (name.startswith(CHECKPOINT) and Path(name).name == MANIFEST)

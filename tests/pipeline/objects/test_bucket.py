@@ -213,7 +213,7 @@ def test_two_that_write_at_the_same_time_are_told_apart(proxy: Proxy, behind: Bu
     assert behind.replace("name", b"mine again", tag) is not None
 
 
-@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.CUT, Fault.LOST])
+@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.CUT, Fault.LOST, Fault.SLOW])
 def test_an_outage_is_waited_for(proxy: Proxy, behind: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Fault) -> None:
     monkeypatch.setattr(questions, "PATIENCE_SECONDS", 20)
     for method, ask in {
@@ -263,6 +263,7 @@ def told(ask: Callable[[], object]) -> str:
         (Fault.ERROR, "the store answers with an error (InternalError|500)"),
         (Fault.LOST, "the store does not answer"),
         (Fault.REGION, "the bucket is in another region"),
+        (Fault.SKEWED, "this machine's clock is wrong (RequestTimeTooSkewed|403)"),
     ],
 )
 def test_failures_are_told_in_one_sentence(proxy: Proxy, behind: Bucket, tmp_path: Path, fault: Fault, why: str) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from filelock import Timeout
 from objects_server import Fault, Objects, Proxy, clean_environment, proxied, variables
@@ -139,6 +141,38 @@ def test_a_child_that_was_killed_and_not_waited_for_is_gone_too(objects: str) ->
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with held(open_bucket(objects), NAME, wait=False, pace=QUICK):
             pass
+
+
+def test_a_holder_of_another_user_that_is_hidden_lives(objects: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc is mounted with hidepid, a process of another user can be asked for by its number alone."""
+
+    def hidden(pid: int) -> None:
+        raise psutil.NoSuchProcess(pid)
+
+    with holder(objects) as process:
+        monkeypatch.setattr(psutil, "Process", hidden)
+        with pytest.raises(Timeout), held(open_bucket(objects), NAME, wait=False, pace=QUICK):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with held(open_bucket(objects), NAME, wait=False, pace=QUICK):
+            pass
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_who_waits_and_was_paused_looks_for_the_whole_time_again(objects: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it did not look, the holder may have been unable to renew, as it is where the store was away."""
+    bucket, waiting = open_bucket(objects), Pace(renew=0.2, takeover=1.0, ask=0.05)
+    bucket.write(NAME, b"a holder's\n")
+    woke: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        time.sleep(seconds if woke else 2 * waiting.takeover)
+        woke.append(time.monotonic())
+
+    monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    with held(bucket, NAME, pace=waiting):
+        assert time.monotonic() - woke[0] > waiting.takeover
 
 
 def test_a_holder_that_was_paused_finds_it_lost(objects: str) -> None:

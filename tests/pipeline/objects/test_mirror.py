@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from mirrored_step import Write, opened
 
 from foundation import files
 from foundation.errors import ConfigError, InputError, ResourceError
@@ -20,24 +21,6 @@ from pipeline.store import Store
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Write(Step):
-    """Writes a checkpoint of two files, from its inputs' text and its own, and a history beside it."""
-
-    kind: ClassVar[str] = "write"
-    text: str
-    inputs_: tuple[Step, ...] = ()
-
-    def run(self, work: Work) -> Outcome:
-        below = "".join((work.checkpoint_of(step) / "text").read_text() for step in self.inputs_)
-        output = work.directory / "checkpoint"
-        output.mkdir(exist_ok=True)
-        (output / "text").write_text(below + self.text)
-        (output / "large").write_bytes(b"0123" * 500_000)
-        (work.directory / "history.jsonl").write_text("{}\n")
-        return Outcome(output, metrics={"length": len(below + self.text)})
-
-
-@dataclass(frozen=True, eq=False, repr=False)
 class Pick(Step):
     """Its checkpoint is its input's."""
 
@@ -46,11 +29,6 @@ class Pick(Step):
 
     def run(self, work: Work) -> Outcome:
         return Outcome(work.checkpoint_of(self.of))
-
-
-def opened(place: Path, uri: str) -> Store:
-    mark(place / "store", uri)
-    return Store(place / "store")
 
 
 def test_another_workspace_finds_the_step_and_brings_what_it_needs(tmp_path: Path, objects: str) -> None:
