@@ -29,7 +29,7 @@ compare: $(READY) ## sequential against WiSE-FT, two learning rates, three seeds
 	$(BIN)/python -m pipeline run experiments/digits_compare.yaml
 
 test: $(READY)   ## all tests but those of `make integration`
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=40 -m 'not integration'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=40 -m 'not integration'
 
 # One process, because all of them share one server. What cannot be had here is skipped, and the summary says why.
 integration: .venv/.servers packages  ## tests that need servers: MLflow with users on PostgreSQL (a few minutes)

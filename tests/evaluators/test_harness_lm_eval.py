@@ -189,7 +189,7 @@ def test_no_harness_is_left_when_we_are_killed(place: Path, python: str, tmp_pat
     )
     theirs = children_doing(ours.pid, doing)
     ours.send_signal(how)
-    ours.wait(timeout=30)
+    ours.wait(timeout=120)
     gone, alive = psutil.wait_procs(theirs, timeout=30)
     assert not alive, f"{alive} outlived us"
     assert gone
